@@ -1,0 +1,84 @@
+"""What a session asks for: values that `dsmgateway.protocol` performs, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dsmgateway.commands import GatewayCommand
+from dsmgateway.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a command to the device."""
+
+    command: GatewayCommand
+
+
+@dataclass(frozen=True, slots=True)
+class DropUntilSync:
+    """Throw away file data in flight until SYNC."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectData:
+    """This many bytes of file data make the file whole."""
+
+    remaining_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """This connection is the device's newest: end any older one."""
+
+    imei: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Ask the store where the file stands; answer with `Session.opened` or `Session.store_failed`."""
+
+    device_path: bytes
+    size_bytes: int
+    start_crc: int
+    compare: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write file data at this offset; a lower one than before overwrites."""
+
+    offset_bytes: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Make the file durable; answer with `Session.stored`, `Session.differs` or `Session.store_failed`."""
+
+    about: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Keep the unfinished file with a checkpoint and let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write a log event."""
+
+    event: Event
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End the connection; ``abort`` throws away what is still to be sent."""
+
+    reason: str
+    abort: bool = False
+
+
+Effect = Send | DropUntilSync | ExpectData | Claim | Open | Append | Finish | Park | Note | End
+Effects = list[Effect]

@@ -1,0 +1,370 @@
+"""Bytes in any pieces to commands, for either direction, bounded and in linear time.
+
+The device's direction also checks the CRC chain of DATA, hands runs of good frames out as one event, and finds its step
+again: real trackers cut a DATA frame at a segment boundary and then send the same frame whole, so that length framing
+alone swallows the good frame's head. What comes out never depends on how the bytes were cut. Knows nothing of sessions.
+
+The three modes of `DeviceDecoder`:
+
+- in commands: every command must be right; anything else is a `FramingError`;
+- in data (from a SYNC on): the chained CRC proves each frame. One that fails is searched for the head of a frame that is
+  right in its place (`StepFound`); where there is none, `Damaged` is handed out and dropping begins;
+- dropping (asked for with every RESUME): file data in flight is thrown away up to the next SYNC.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from dsmgateway.commands import (
+    FROM_DEVICE,
+    FROM_GATEWAY,
+    HEADER,
+    HEADER_BYTES,
+    INIT_BYTES,
+    STATUS_NAMES,
+    Close,
+    CommandId,
+    Data,
+    DeviceCommand,
+    EnhancedData,
+    GatewayCommand,
+    Init,
+    RepeatInit,
+    Start,
+    Sync,
+)
+from dsmgateway.crc import crc16
+from dsmgateway.errors import CommandError, FramingError
+
+#: Frames whose CRC is tried inside one damaged frame; bounds the work a peer can cause to 16 times the bytes it sends.
+MAX_CANDIDATES = 16
+#: The longest frame: ENHANCED_DATA with 1024 bytes of data.
+MAX_DATA_FRAME_BYTES = 1034
+
+_DATA_SHORTEST, _DATA_LONGEST = Data.lengths
+#: Commands that can follow file data, each by its id, length and the bytes that are always zero.
+_MARK = re.compile(rb"\x00(?:\x03\x00\x04|\x01\x00\x06|\x05\x00\x04\x00\x00\x00|\x00..\x00)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class DataRun:
+    """File data of ``frames`` DATA frames in a row, each with the right chained CRC.
+
+    ``offset_bytes`` is what the device says of its place in the file (ENHANCED_DATA), else None.
+    """
+
+    data: bytes = field(repr=False)
+    frames: int
+    offset_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepFound:
+    """``skipped_bytes`` of a cut frame were passed over; a good command follows."""
+
+    skipped_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """File data is broken and no good frame was found in it; all up to the next SYNC will be dropped."""
+
+    reason: str
+
+
+DeviceEvent = DeviceCommand | DataRun | StepFound | Damaged
+
+
+class DeviceDecoder:
+    """The device's bytes as events; holds at most two frames and what the last `feed` brought.
+
+    ``run_frames`` limits how many DATA frames make one `DataRun` (0: no limit but the bytes at hand).
+    """
+
+    __slots__ = (
+        "_budget_bytes",
+        "_buffer",
+        "_candidates",
+        "_crc",
+        "_damage",
+        "_dropping",
+        "_imei",
+        "_in_data",
+        "_run_frames",
+        "_seek_from",
+        "_size",
+        "_window",
+    )
+
+    def __init__(self, run_frames: int = 0) -> None:
+        self._buffer = bytearray()
+        self._run_frames = run_frames
+        self._budget_bytes = 0
+        self._imei: int | None = None
+        self._size = 0xFFFFFFFF
+        self._crc = 0
+        self._in_data = False
+        self._dropping = False
+        self._damage = ""
+        self._window = 0
+        self._seek_from = 0
+        self._candidates = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that were fed and are not yet part of an event."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what came from the socket."""
+        self._buffer += data
+
+    def drop_until_sync(self) -> None:
+        """Throw away file data until SYNC comes; to be called with every RESUME."""
+        self._dropping = True
+        self._window = 0
+
+    def expect_data(self, remaining_bytes: int) -> None:
+        """Let no `DataRun` go on past the frame with which ``remaining_bytes`` of file data are reached."""
+        self._budget_bytes = remaining_bytes
+
+    def next_event(self) -> DeviceEvent | None:
+        """Return the next event, or None where more bytes are needed; raises `CommandError`, `FramingError`."""
+        if self._dropping:
+            return self._drop()
+        if self._window:
+            return self._seek()
+        if self._in_data:
+            run = self._data_run()
+            if run is not None:
+                return run
+        return self._head()
+
+    def _data_run(self) -> DataRun | None:
+        """Take the longest run of whole and good DATA frames from the head of the buffer."""
+        budget = self._budget_bytes if self._budget_bytes > 0 else len(self._buffer)
+        data, self._crc, frames, stop = _good_frames(self._buffer, self._crc, self._run_frames, budget)
+        if not frames:
+            return None
+        del self._buffer[:stop]
+        self._budget_bytes -= len(data)
+        return DataRun(data, frames)
+
+    def _head(self) -> DeviceEvent | None:
+        """Take the command at the head of the buffer, if it is all there."""
+        buffer = self._buffer
+        if len(buffer) < HEADER_BYTES:
+            return None
+        command_id, length = HEADER.unpack_from(buffer)
+        if command_id == CommandId.INIT:
+            return self._init()
+        command = FROM_DEVICE.get(command_id)
+        if command is None or self._imei is None or not command.lengths[0] <= length <= command.lengths[1]:
+            return self._lost(_refusal(command_id, length, self._imei is None), MAX_DATA_FRAME_BYTES)
+        stop = HEADER_BYTES + length
+        if len(buffer) < stop:
+            return None
+        event = command.parse(bytes(buffer[HEADER_BYTES:stop]))
+        if isinstance(event, Data | EnhancedData):
+            return self._single_frame(event, stop)
+        del buffer[:stop]
+        if isinstance(event, Sync):
+            self._crc, self._in_data = 0, True
+        elif isinstance(event, Start):
+            self._size = event.size
+        return event  # type: ignore[return-value]
+
+    def _init(self) -> DeviceEvent | None:
+        """Take an INIT; a connection speaks for one device only."""
+        if len(self._buffer) < INIT_BYTES:
+            return None
+        if self._in_data and not self._is_own_init(0):
+            return self._lost("no command of the protocol", MAX_DATA_FRAME_BYTES)
+        event = Init.parse_whole(bytes(self._buffer[:INIT_BYTES]))
+        del self._buffer[:INIT_BYTES]
+        self._imei, self._in_data = event.imei, False
+        return event
+
+    def _single_frame(self, frame: Data | EnhancedData, stop: int) -> DeviceEvent | None:
+        """Take ENHANCED_DATA, or a DATA that is no part of a run: out of place, or with a CRC that is wrong."""
+        if not self._in_data:
+            del self._buffer[:stop]
+            return frame
+        if isinstance(frame, Data) or crc16(frame.data, self._crc) != frame.crc:
+            return self._lost(f"{frame.id.name} with a wrong CRC", stop)
+        del self._buffer[:stop]
+        self._crc = frame.crc
+        self._budget_bytes -= len(frame.data)
+        return DataRun(frame.data, 1, frame.offset)
+
+    def _lost(self, reason: str, window: int) -> DeviceEvent | None:
+        """Look for the step again in the next ``window`` bytes, where file data was under way."""
+        if not self._in_data:
+            raise FramingError(reason)
+        self._damage, self._window, self._seek_from, self._candidates = reason, window, 1, 0
+        return self._seek()
+
+    def _seek(self) -> DeviceEvent | None:
+        """Find a command that is right in its place inside the damaged frame; waits for bytes that decide."""
+        while True:
+            position = self._buffer.find(0, self._seek_from, self._window)
+            if position < 0:
+                if len(self._buffer) < self._window:
+                    self._seek_from = max(self._seek_from, len(self._buffer))
+                    return None
+                break
+            right = self._right_at(position)
+            self._seek_from = position
+            if right is None:
+                return None
+            if right:
+                del self._buffer[:position]
+                self._window = 0
+                return StepFound(position)
+            self._seek_from += 1
+        self.drop_until_sync()
+        return Damaged(self._damage)
+
+    def _right_at(self, position: int) -> bool | None:
+        """Tell whether a good command begins at ``position`` (a zero byte), None where more bytes must tell."""
+        rest = len(self._buffer) - position
+        if rest >= 2 and self._buffer[position + 1] not in _AFTER_DAMAGE:
+            return False
+        if rest < HEADER_BYTES:
+            return None
+        command_id, length = HEADER.unpack_from(self._buffer, position)
+        if command_id == CommandId.DATA:
+            return self._is_good_data(position, length)
+        return self._is_mark(position, command_id, length)
+
+    def _is_good_data(self, position: int, length: int) -> bool | None:
+        if not _DATA_SHORTEST <= length <= _DATA_LONGEST or self._candidates == MAX_CANDIDATES:
+            return False
+        stop = position + HEADER_BYTES + length
+        if len(self._buffer) < stop:
+            return None
+        self._candidates += 1
+        frame = Data.parse(bytes(self._buffer[position + HEADER_BYTES : stop]))
+        return crc16(frame.data, self._crc) == frame.crc
+
+    def _is_mark(self, position: int, command_id: int, length: int) -> bool | None:
+        """Tell whether a command that may follow file data begins here: SYNC, START, STATUS or our own INIT."""
+        if command_id == CommandId.INIT:
+            return self._is_own_init(position)
+        if length != (6 if command_id == CommandId.START else 4):
+            return False
+        field_at = position + HEADER_BYTES
+        if len(self._buffer) < field_at + 4:
+            return None
+        value = int.from_bytes(self._buffer[field_at : field_at + 4], "big")
+        if command_id == CommandId.START:
+            return value == self._size
+        if command_id == CommandId.SYNC:
+            return value <= self._size
+        return value in STATUS_NAMES
+
+    def _is_own_init(self, position: int) -> bool | None:
+        if len(self._buffer) < position + INIT_BYTES:
+            return None
+        return int.from_bytes(self._buffer[position + 4 : position + 12], "big") == self._imei
+
+    def _drop(self) -> DeviceEvent | None:
+        """Throw bytes away up to a command that may follow file data, and take that."""
+        position = -1
+        while (mark := _MARK.search(self._buffer, position + 1)) is not None:
+            position = mark.start()
+            right = self._right_at(position)
+            if right is None:
+                del self._buffer[:position]
+                return None
+            if right:
+                del self._buffer[:position]
+                return self._take_mark()
+        del self._buffer[: max(0, len(self._buffer) - (INIT_BYTES - 1), position + 1)]
+        return None
+
+    def _take_mark(self) -> DeviceEvent | None:
+        self._in_data = True
+        event = self._head()
+        if isinstance(event, Sync | Init):
+            self._dropping = False
+        return event
+
+
+#: Second byte of the ids that may follow a damaged frame; the first is zero.
+_AFTER_DAMAGE = frozenset({CommandId.INIT, CommandId.START, CommandId.SYNC, CommandId.DATA, CommandId.STATUS})
+
+
+def _good_frames(buffer: bytearray, crc: int, limit: int, budget: int) -> tuple[bytes, int, int, int]:
+    """Return the data of the whole and good DATA frames at the head, the CRC after them, their number and their end.
+
+    Stops after ``limit`` frames (0: none) and with the frame that brings ``budget`` bytes of data.
+    """
+    chunks: list[memoryview] = []
+    view = memoryview(buffer)
+    end, stop = len(view), 0
+    while stop + HEADER_BYTES <= end and budget > 0 and not 0 < limit == len(chunks):
+        command_id, length = HEADER.unpack_from(view, stop)
+        after = stop + HEADER_BYTES + length
+        if command_id != CommandId.DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST or after > end:
+            break
+        data = view[stop + HEADER_BYTES : after - 2]
+        found = crc16(data, crc)
+        if found != view[after - 2] << 8 | view[after - 1]:
+            break
+        chunks.append(data)
+        crc, stop = found, after
+        budget -= len(data)
+    return b"".join(chunks), crc, len(chunks), stop
+
+
+def _refusal(command_id: int, length: int, before_init: bool) -> str:
+    command = FROM_DEVICE.get(command_id)
+    if before_init:
+        return f"expected INIT, not bytes that begin with {command_id:04x}{length:04x}"
+    if command is None:
+        return f"no command has the id 0x{command_id:04x}"
+    return f"{command.id.name} must have a length of {command.lengths[0]} to {command.lengths[1]}, not {length}"
+
+
+class GatewayDecoder:
+    """The gateway's bytes as commands, as a device reads them."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that were fed and are not yet part of a command."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what came from the socket."""
+        self._buffer += data
+
+    def next_command(self) -> GatewayCommand | None:
+        """Return the next command, or None where more bytes are needed; raises `CommandError`, `FramingError`."""
+        buffer = self._buffer
+        if buffer[:2] == RepeatInit().encode():
+            del buffer[:2]
+            return RepeatInit()
+        if len(buffer) < HEADER_BYTES:
+            return None
+        command_id, length = HEADER.unpack_from(buffer)
+        command = FROM_GATEWAY.get(command_id)
+        if command is None:
+            raise FramingError(f"no command of the gateway has the id 0x{command_id:04x}")
+        shortest, longest = command.lengths
+        if not shortest <= length <= longest:
+            name = "CLOSE" if command is Close else command.id.name
+            raise FramingError(f"{name} must have a length of {shortest} to {longest}, not {length}")
+        stop = HEADER_BYTES + length
+        if len(buffer) < stop:
+            return None
+        body = bytes(buffer[HEADER_BYTES:stop])
+        del buffer[:stop]
+        return command.parse(body)  # type: ignore[return-value]

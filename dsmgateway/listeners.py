@@ -1,0 +1,151 @@
+"""Listening ports as services: a plain port number, or any endpoint that Twisted knows.
+
+A plain number's socket can be bound ahead of the start, so that a busy port is found out before the process becomes a
+daemon. A port that cannot be had is a `ConfigError`, never a gateway that runs deaf. Knows nothing of cameras.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Protocol
+
+import txaio
+from OpenSSL.SSL import Error as TLSError
+from twisted.application import service
+from twisted.internet import endpoints
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+from dsmgateway.errors import ConfigError
+from dsmgateway.events import Event, log_event
+
+txaio.use_twisted()
+log = txaio.make_logger()
+
+#: A connection that is paused because the disk is slow holds no more than this in the kernel (unlimited, it grew to
+#: 2.8 MiB); set on the listener, as what it accepts inherits it. Enough for 60 s of the fastest camera.
+RECEIVE_BUFFER_BYTES = 256 << 10
+
+
+class Listener(Protocol):
+    """A service that listens."""
+
+    def bind(self) -> None:
+        """Take the port ahead of the start, where that can be done; ConfigError when it cannot be had."""
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens, once it does."""
+
+
+class PortListener(service.Service):
+    """Listens on a TCP port of all IPv4 addresses."""
+
+    def __init__(self, reactor: Any, number: int, backlog: int, factory: IProtocolFactory) -> None:
+        self._reactor, self._number, self._backlog, self._factory = reactor, number, backlog, factory
+        self._socket: socket.socket | None = None
+        self._port: IListeningPort | None = None
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens, once it does; with the real port number when 0 was asked for."""
+        return None if self._port is None else self._port.getHost()
+
+    def bind(self) -> None:
+        """Bind the socket and let connections queue up; they are taken from the start of the service on."""
+        if self._socket is not None:
+            return
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            bound.setblocking(False)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            bound.bind(("", self._number))
+            bound.listen(self._backlog)
+        except OSError as error:
+            bound.close()
+            raise ConfigError(f"port {self._number}: {error.strerror}") from None
+        self._socket = bound
+
+    def privilegedStartService(self) -> None:
+        """Hand the socket to the reactor."""
+        self.bind()
+        assert self._socket is not None
+        self._port = self._reactor.adoptStreamPort(self._socket.fileno(), socket.AF_INET, self._factory)
+        self._socket.close()
+        self._socket = None
+        log_event(log, Event.PORT_LISTENING, endpoint=str(self._number), address=str(self.address))
+
+    def startService(self) -> None:
+        """Listen, unless `privilegedStartService` did."""
+        super().startService()
+        if self._port is None:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Take no more connections; those there are live on."""
+        super().stopService()
+        port, self._port = self._port, None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+
+class EndpointListener(service.Service):
+    """Listens on what an endpoint string describes: ``unix:``, ``systemd:``, ``ssl:``, ``tcp6:`` and so on."""
+
+    def __init__(self, reactor: Any, description: str, factory: IProtocolFactory) -> None:
+        """Raises ConfigError when the description is no endpoint, or names a file that cannot be read."""
+        self._description, self._factory = description, factory
+        try:
+            self._endpoint = endpoints.serverFromString(reactor, description)
+        except OSError as error:
+            raise ConfigError(f"endpoint {description!r}: {error.strerror}: {error.filename}") from None
+        except (ValueError, TypeError, LookupError, AttributeError, TLSError) as error:
+            raise ConfigError(f"endpoint {description!r}: {error}") from None
+        self._listening: Deferred[Any] | None = None
+        self._port: IListeningPort | None = None
+        self._error: ConfigError | None = None
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens, once it does."""
+        return None if self._port is None else self._port.getHost()
+
+    def bind(self) -> None:
+        """Nothing can be bound ahead: a ``unix:`` lock, for one, belongs to the process that made it."""
+
+    def privilegedStartService(self) -> None:
+        """Listen; ConfigError when that cannot be had."""
+        self._listening = maybeDeferred(self._endpoint.listen, self._factory)
+        self._listening.addCallbacks(self._listens, self._failed)
+        if self._error is not None:
+            raise self._error
+
+    def _listens(self, port: IListeningPort) -> None:
+        self._port = port
+        log_event(log, Event.PORT_LISTENING, endpoint=self._description, address=str(self.address))
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(CannotListenError, OSError)
+        cause = getattr(failure.value, "socketError", failure.value)
+        self._error = ConfigError(f"endpoint {self._description!r}: {getattr(cause, 'strerror', None) or cause}")
+
+    def startService(self) -> None:
+        """Listen, unless `privilegedStartService` did."""
+        super().startService()
+        if self._listening is None:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Take no more connections; those there are live on."""
+        super().stopService()
+        port, self._port, self._listening = self._port, None, None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+
+def listener(reactor: Any, port: str, backlog: int, factory: IProtocolFactory) -> PortListener | EndpointListener:
+    """The service that listens on ``port`` as `Settings` has it: a number, or an endpoint string."""
+    if port.isdecimal():
+        return PortListener(reactor, int(port), backlog, factory)
+    return EndpointListener(reactor, port, factory)

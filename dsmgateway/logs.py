@@ -1,0 +1,173 @@
+"""How log events look: one line of text, or one line of JSON, an event; whatever a device put into its fields.
+
+Events of ours carry ``event`` (their name) and ``fields``, see `dsmgateway.events`; all others (Twisted's own) are
+shown by their message. Knows nothing of where the lines go: see `dsmgateway.tap`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: What `log-level` says, in Twisted's terms; it has no trace, that goes out as debug.
+LEVELS: Mapping[str, Any] = {
+    "critical": LogLevel.critical,
+    "error": LogLevel.error,
+    "warn": LogLevel.warn,
+    "info": LogLevel.info,
+    "debug": LogLevel.debug,
+    "trace": LogLevel.debug,
+}
+#: A text that needs no quotes: nothing in it could be taken for the end of the value.
+_BARE = re.compile(r"[^\s\"'=\\]+")
+#: Names in a JSON line that are never a field's.
+_OWN_NAMES = frozenset({"time", "level", "event"})
+
+Formatter = Callable[[LogEvent], str]
+
+
+class Stream(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> object:
+        """Take one line, with its newline."""
+
+    def flush(self) -> object:
+        """Let it go out."""
+
+
+def one_line(text: str) -> str:
+    """``text`` with everything escaped that could break a line or turn it around: controls, separators, overrides."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    short = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code)
+    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def _plain(value: object) -> Any:
+    """``value`` in terms that JSON has."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).decode("utf-8", "backslashreplace")
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(one) for one in value]
+        case _:
+            return str(value)
+
+
+def _shown(value: object) -> str:
+    plain = _plain(value)
+    if not isinstance(plain, str):
+        return one_line(json.dumps(plain, ensure_ascii=False))
+    if _BARE.fullmatch(plain):
+        return one_line(plain)
+    quoted = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{one_line(quoted)}"'
+
+
+def _moment(event: LogEvent) -> datetime:
+    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+
+
+def _level(event: LogEvent) -> str:
+    return str(event.get("log_level", LogLevel.info).name)
+
+
+def _fields(event: LogEvent) -> Mapping[str, object]:
+    fields = event.get("fields")
+    return fields if isinstance(fields, Mapping) else {}
+
+
+def _traceback(event: LogEvent) -> str | None:
+    failure = event.get("log_failure")
+    return failure.getTraceback() if isinstance(failure, Failure) else None
+
+
+def _message(event: LogEvent) -> str:
+    """The message of an event that is not ours; without the traceback that Twisted's older events repeat in it."""
+    message = formatEvent(event)
+    failure = event.get("log_failure")
+    if not isinstance(failure, Failure):
+        return message
+    return message.partition("\n")[0] or f"{failure.type.__name__}: {failure.getErrorMessage()}"
+
+
+def text_line(event: LogEvent) -> str:
+    """``2026-11-22T12:16:38Z info file.stored imei=350000000000006 size=4096`` and, below it, indented, a traceback."""
+    parts = [_moment(event).strftime("%Y-%m-%dT%H:%M:%SZ"), _level(event)]
+    if "event" in event:
+        parts.append(one_line(str(event["event"])))
+        parts += [f"{one_line(name)}={_shown(value)}" for name, value in _fields(event).items()]
+    else:
+        parts.append(f"{one_line(str(event.get('log_namespace', '-')))}: {one_line(_message(event))}")
+    lines = [" ".join(parts)]
+    traceback = _traceback(event)
+    if traceback is not None:
+        lines += [f"    {one_line(line)}" for line in traceback.rstrip("\n").split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def json_line(event: LogEvent) -> str:
+    """One JSON object: ``time`` (ISO 8601, UTC, milliseconds), ``level``, ``event`` and all its fields.
+
+    An event that is not ours has ``event`` "log", ``namespace`` and ``message``; one with a failure has ``traceback``.
+    """
+    moment = _moment(event)
+    line: dict[str, object] = {
+        "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z",
+        "level": _level(event),
+        "event": str(event.get("event", "log")),
+    }
+    if "event" in event:
+        fields = _fields(event).items()
+        line |= {f"{name}_" if name in _OWN_NAMES else name: _plain(value) for name, value in fields}
+    else:
+        line |= {"namespace": str(event.get("log_namespace", "-")), "message": _message(event)}
+    traceback = _traceback(event)
+    if traceback is not None:
+        line["traceback"] = traceback
+    return json.dumps(line) + "\n"
+
+
+FORMATTERS: Mapping[str, Formatter] = {"text": text_line, "json": json_line}
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """Writes each event of ``level`` or above as one piece, whichever thread it comes from."""
+
+    def __init__(self, stream: Stream, log_format: str, level: str) -> None:
+        """``log_format`` and ``level`` as in `Settings`."""
+        self._stream = stream
+        self._format = FORMATTERS[log_format]
+        self._level = LEVELS[level]
+        # Reentrant: a signal or a finalizer may log while this thread is writing.
+        self._lock = threading.RLock()
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one event."""
+        if event.get("log_level", LogLevel.info) < self._level:
+            return
+        line = self._format(event)
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        with self._lock:
+            self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.flush()

@@ -1,0 +1,329 @@
+"""Connections: bytes in, effects out, time limits, back-pressure.
+
+`CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session asks
+for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it without an
+acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged with its
+traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over all time limits, the stop.
+
+While the store is at work, or lags behind, the transport is paused and decoded no further.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import txaio
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from dsmgateway.effects import (
+    Append,
+    Claim,
+    DropUntilSync,
+    Effect,
+    Effects,
+    End,
+    ExpectData,
+    Finish,
+    Note,
+    Open,
+    Park,
+    Send,
+)
+from dsmgateway.errors import PeerError, StoreError
+from dsmgateway.events import Event, log_event
+from dsmgateway.framing import DeviceDecoder
+from dsmgateway.registry import Registry
+from dsmgateway.session import Session, SessionOptions
+from dsmgateway.states import State
+from dsmgateway.store import Differs, Offered, Stored, Upload
+from dsmgateway.trace import Trace
+
+if TYPE_CHECKING:
+    from dsmgateway.config import Settings
+    from dsmgateway.interfaces import IFileWorker
+
+txaio.use_twisted()
+
+#: Bytes handed to the store and not yet written before the sender is paused: four reads of a socket.
+UNWRITTEN_HIGH_BYTES = 256 * 1024
+#: Seconds that a connection which has ended may take to send its last bytes.
+LINGER_S = 5.0
+
+
+class CameraProtocol(Protocol):
+    """One connection of a device."""
+
+    factory: CameraFactory
+    log = txaio.make_logger()
+
+    def __init__(self, factory: CameraFactory, peer: str) -> None:
+        self.factory = factory
+        self.peer = peer
+        self.session = Session(factory.session_options)
+        self._decoder = DeviceDecoder()
+        self._upload: Upload | None = None
+        self._unwritten_bytes = 0
+        self._received_bytes = 0
+        self._paused = False
+        self._reason = ""
+        self._waiting_since = factory.clock.seconds()
+        self._trace: Trace | None = None
+
+    # -- what Twisted calls
+
+    def connectionMade(self) -> None:
+        """Begin to wait for INIT."""
+        self.factory.connections.add(self)
+        if self.factory.settings.trace is not None:
+            now = self.factory.clock.seconds
+            self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the device sent; of any length, cut anywhere."""
+        if self.session.state is State.ENDED:
+            return
+        self._received_bytes += len(data)
+        if self._trace is not None:
+            self._trace.write("device", data)
+        self._decoder.feed(data)
+        try:
+            self._advance()
+        except Exception:
+            self._bug(Failure())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Keep what was received and forget the connection."""
+        self._reason = self._reason or reason.getErrorMessage()
+        self._perform(self.session.lost())
+        self.factory.connections.discard(self)
+        if self.session.imei is not None:
+            self.factory.registry.release(self.session.imei, self)
+        if self._trace is not None:
+            self._trace.close()
+        self._note(
+            Event.DISCONNECTED,
+            reason=self._reason,
+            received=self._received_bytes,
+            files_stored=self.session.files_stored,
+        )
+
+    # -- what the factory calls
+
+    def taken_over(self) -> None:
+        """End: the device has a newer connection."""
+        self._perform(self.session.taken_over())
+
+    def stop(self) -> None:
+        """End: the gateway stops."""
+        self._perform(self.session.stop())
+
+    def check_time(self, now: float) -> None:
+        """Tell the session when its state has lasted too long; called once a second for every connection."""
+        state = self.session.state
+        lagging = self._paused and state is State.RECEIVING
+        limit_s = self.factory.limits_s[State.STORING if lagging else state]
+        if now - self._waiting_since < limit_s:
+            return
+        self._waiting_since = now
+        if state is State.ENDED:
+            self.transport.abortConnection()
+        elif lagging:
+            self._perform(self.session.store_failed(f"file data was not written within {limit_s:g} s"))
+        else:
+            self._perform(self.session.timed_out())
+
+    # -- events to effects
+
+    def _advance(self) -> None:
+        """Give the session what is decoded, as long as it reads."""
+        try:
+            while self.session.reads:
+                event = self._decoder.next_event()
+                if event is None:
+                    break
+                self._perform(self.session.receive(event))
+        except PeerError as error:
+            self._perform(self.session.broke_protocol(str(error)))
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Pause the sender while the store is at work or lags behind, and let it go on after that."""
+        pause = not self.session.reads or self._unwritten_bytes > UNWRITTEN_HIGH_BYTES
+        if pause is self._paused or self.session.state is State.ENDED:
+            return
+        self._paused = pause
+        if pause:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+
+    def _perform(self, effects: Effects) -> None:
+        for effect in effects:
+            self._perform_one(effect)
+
+    def _perform_one(self, effect: Effect) -> None:
+        match effect:
+            case Append(offset_bytes, data):
+                self._append(offset_bytes, data)
+            case Send(command):
+                self._send(command.encode())
+            case DropUntilSync():
+                self._decoder.drop_until_sync()
+            case ExpectData(remaining_bytes):
+                self._waiting_since = self.factory.clock.seconds()
+                self._decoder.expect_data(remaining_bytes)
+            case Note(event, fields):
+                self._note(event, **fields)
+            case Claim(imei):
+                self._claim(imei)
+            case Open():
+                self._open(effect)
+            case Finish(about):
+                self._finish(about)
+            case Park():
+                self._park()
+            case End(reason, abort):
+                self._end(reason, abort)
+
+    def _send(self, data: bytes) -> None:
+        self._waiting_since = self.factory.clock.seconds()
+        if self._trace is not None:
+            self._trace.write("gateway", data)
+        self.transport.write(data)
+
+    def _claim(self, imei: str) -> None:
+        older = self.factory.registry.claim(imei, self)
+        if older is not None:
+            older.taken_over()
+
+    def _end(self, reason: str, abort: bool) -> None:
+        self._reason = reason
+        self._waiting_since = self.factory.clock.seconds()
+        if abort:
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
+
+    def _note(self, event: Event, **fields: object) -> None:
+        session = self.session
+        log_event(self.log, event, imei=session.imei, peer=self.peer, state=session.state.value, **fields)
+
+    def _trace_failed(self, reason: str) -> None:
+        self._note(Event.TRACE_FAILED, reason=reason)
+
+    # -- the store
+
+    def _open(self, effect: Open) -> None:
+        self._waiting_since = self.factory.clock.seconds()
+        offered = Offered(self.session.imei or "", effect.device_path, effect.size_bytes, effect.start_crc)
+        self._watch(self.factory.worker.open(offered, self.peer, effect.compare), self._opened)
+
+    def _opened(self, upload: Upload) -> None:
+        self._upload = upload
+        self._perform(self.session.opened(upload.offset_bytes, upload.comparing))
+
+    def _append(self, offset_bytes: int, data: bytes) -> None:
+        self._waiting_since = self.factory.clock.seconds()
+        self._unwritten_bytes += len(data)
+        self._watch(self.factory.worker.append(self._upload, offset_bytes, data), self._appended, len(data))
+
+    def _appended(self, _: None, length_bytes: int) -> None:
+        self._unwritten_bytes -= length_bytes
+
+    def _finish(self, about: dict[str, object]) -> None:
+        upload, self._upload = self._upload, None
+        self._waiting_since = self.factory.clock.seconds()
+        self._watch(self.factory.worker.finish(upload, about), self._finished)
+
+    def _finished(self, answer: Stored | Differs) -> None:
+        if isinstance(answer, Differs):
+            self._perform(self.session.differs())
+        else:
+            self._perform(self.session.stored(answer.path, answer.duplicate))
+
+    def _park(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            self._watch(self.factory.worker.park(upload), lambda _: None)
+
+    def _watch(self, answer: Deferred[Any], then: Any, *args: object) -> None:
+        """Go on when the store has answered; the factory knows what is under way."""
+        self.factory.under_way.add(answer)
+        answer.addCallback(then, *args)
+        answer.addErrback(self._store_failed)
+        answer.addCallback(lambda _: self._advance())
+        answer.addErrback(self._bug)
+        answer.addBoth(lambda _: self.factory.under_way.discard(answer))
+
+    def _store_failed(self, failure: Failure) -> None:
+        failure.trap(StoreError)
+        self._perform(self.session.store_failed(failure.getErrorMessage()))
+
+    def _bug(self, failure: Failure) -> None:
+        """Log an error of our own and abort this connection; what the file has is kept."""
+        log_event(self.log, Event.BUG, imei=self.session.imei, peer=self.peer, state=self.session.state.value)
+        self.log.failure("{event}", event=Event.BUG.label, failure=failure)
+        self.transport.abortConnection()
+
+
+class CameraFactory(Factory):
+    """What all connections share."""
+
+    noisy = False
+
+    def __init__(self, settings: Settings, worker: IFileWorker, clock: IReactorTime) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.clock = clock
+        self.connections: set[CameraProtocol] = set()
+        self.registry: Registry[CameraProtocol] = Registry()
+        self.under_way: set[Deferred[Any]] = set()
+        self.session_options = SessionOptions(
+            metadata=settings.metadata,
+            repeat=settings.after_file == "repeat",
+            max_file_size=settings.max_file_size,
+            resume_tries=settings.resume_tries,
+            max_resyncs=settings.max_resyncs,
+        )
+        self.limits_s = _limits(settings)
+
+    def buildProtocol(self, addr: IAddress | None) -> CameraProtocol:
+        """Take a connection."""
+        return CameraProtocol(self, _shown_address(addr))
+
+    def sweep(self) -> None:
+        """Check the time limits of all connections, paused ones too; to be called once a second."""
+        now = self.clock.seconds()
+        for connection in list(self.connections):
+            connection.check_time(now)
+
+    def stop(self) -> Deferred[Any]:
+        """End every session; fires when the store has parked or finished all that was under way."""
+        for connection in list(self.connections):
+            connection.stop()
+        return DeferredList(list(self.under_way))
+
+
+def _limits(settings: Settings) -> dict[State, float]:
+    """Seconds that each state may last."""
+    return {
+        State.AWAIT_INIT: settings.init_timeout,
+        State.AWAIT_PATH: settings.answer_timeout,
+        State.AWAIT_METADATA: settings.metadata_timeout,
+        State.AWAIT_START: settings.answer_timeout,
+        State.OPENING: settings.store_timeout,
+        State.AWAIT_SYNC: settings.sync_timeout,
+        State.RECEIVING: settings.data_timeout,
+        State.STORING: settings.store_timeout,
+        State.AWAIT_NEXT_INIT: settings.answer_timeout,
+        State.FAREWELL: settings.init_timeout,
+        State.ENDED: LINGER_S,
+    }
+
+
+def _shown_address(address: Any) -> str:
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return f"{host}:{port}" if host is not None else str(getattr(address, "name", None) or address)

@@ -1,0 +1,395 @@
+"""One camera's conversation: what every input leads to, in every state (the table is in `dsmgateway.states`).
+
+Inputs are the device's events, the store's answers, time limits, takeover and the end of the connection; each returns the
+effects it asks for, in order. No clock, no socket, no disk, no Twisted: who performs the effects owns those. While the
+store is at work (OPENING, STORING) no device event may be given in, see `Session.reads`.
+
+The promise is kept here: REPEAT_INIT or STATUS 0 for a file is an effect of `Session.stored` and of nothing else, and a
+session that ends with a file under way parks it and ends without CLOSE, so that the camera keeps its copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsmgateway.commands import (
+    Close,
+    FileRequest,
+    Init,
+    MetadataRequest,
+    MetadataResponse,
+    Offer,
+    Path,
+    PathRequest,
+    RepeatInit,
+    Resume,
+    Start,
+    Status,
+    Sync,
+)
+from dsmgateway.effects import (
+    Append,
+    Claim,
+    DropUntilSync,
+    Effects,
+    End,
+    ExpectData,
+    Finish,
+    Note,
+    Open,
+    Park,
+    Send,
+)
+from dsmgateway.errors import UnexpectedCommand
+from dsmgateway.events import Event
+from dsmgateway.families import family_of
+from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
+from dsmgateway.metadata import Metadata
+from dsmgateway.states import LEGAL, State, spelt
+from dsmgateway.transfer import SyncVerdict, Transfer
+
+
+#: States in which a file is open in the store, so that its end must be parked.
+_WITH_PART = frozenset({State.AWAIT_SYNC, State.RECEIVING})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What can be chosen about a conversation; sizes in bytes."""
+
+    metadata: bool = True
+    repeat: bool = True
+    max_file_size: int = 256 * 1024 * 1024
+    #: RESUMEs in a row that bring no data before the session ends.
+    resume_tries: int = 4
+    #: RESUMEs beyond the first, and steps found again, per file and connection.
+    max_resyncs: int = 100
+
+
+class Session:
+    """A conversation from the connection's first byte to its end."""
+
+    __slots__ = ("_metadata", "_options", "_path", "files_stored", "imei", "state", "transfer")
+
+    def __init__(self, options: SessionOptions) -> None:
+        self._options = options
+        self._path = b""
+        self._metadata: Metadata | None = None
+        self.state = State.AWAIT_INIT
+        self.imei: str | None = None
+        self.transfer: Transfer | None = None
+        self.files_stored = 0
+
+    @property
+    def reads(self) -> bool:
+        """Whether device events may be given in: not while the store is at work nor after the end."""
+        return bool(LEGAL[self.state])
+
+    @property
+    def expected(self) -> str:
+        """What the state waits for, in words."""
+        return ", ".join(spelt(kind) for kind in LEGAL[self.state]) or "the store"
+
+    # -- what the device sends
+
+    def receive(self, event: DeviceEvent) -> Effects:
+        """Take what the device sent; raises `UnexpectedCommand`, and then nothing has changed."""
+        if type(event) not in LEGAL[self.state]:
+            raise UnexpectedCommand(f"{spelt(type(event))} is not legal in state {self.state.value}")
+        if self.state is State.FAREWELL:
+            return []
+        if self.state is State.AWAIT_NEXT_INIT and not isinstance(event, Init):
+            return self._after_whole(event)
+        match event:
+            case Init():
+                return self._init(event)
+            case Path():
+                return self._took_path(event)
+            case MetadataResponse():
+                return self._took_metadata(event)
+            case Start():
+                return self._took_start(event)
+            case Sync():
+                return self._took_sync(event)
+            case DataRun():
+                return self._took_data(event)
+            case StepFound():
+                return self._found_step(event)
+            case Damaged():
+                return self._took_damage(event)
+            case Status():
+                return self._took_status(event)
+            case _:
+                raise AssertionError(f"{spelt(type(event))} is legal in {self.state.value}, but nobody takes it")
+
+    def _after_whole(self, event: DeviceEvent) -> Effects:
+        """A file that is whole stays whole, whatever the device sends after its last byte."""
+        if isinstance(event, Status):
+            return [_status_note(event)]
+        return [Note(Event.DATA_BEYOND, {"received": spelt(type(event))})]
+
+    def _init(self, init: Init) -> Effects:
+        effects: Effects = []
+        if self.imei not in (None, init.imei_digits):
+            raise UnexpectedCommand(f"INIT of device {init.imei_digits} on a connection of device {self.imei}")
+        if self.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
+            effects += [Note(Event.DEVICE_BEGAN_AGAIN), *self._let_go()]
+        if self.imei is None:
+            self.imei = init.imei_digits
+            effects.append(Claim(self.imei))
+        self._path, self._metadata = b"", None
+        offers = init.offers
+        fields: dict[str, object] = {
+            "protocol_id": init.protocol_id,
+            "offers": [offer.name for offer in offers],
+            "unknown_settings": f"{init.unknown_settings:08x}" if init.unknown_settings else None,
+        }
+        effects.append(Note(Event.CONNECTED, fields))
+        if Offer.FILE in offers:
+            self.state = State.AWAIT_PATH
+            return [*effects, Send(PathRequest())]
+        if offers:
+            effects.append(Note(Event.UNSUPPORTED_OFFER, {"offers": fields["offers"]}))
+        return [*effects, *self._close("nothing to send")]
+
+    def _took_path(self, path: Path) -> Effects:
+        self._path = path.path
+        if not self._device_path:
+            return [Note(Event.NO_FILE), *self._close("empty path")]
+        if self._options.metadata:
+            self.state = State.AWAIT_METADATA
+            return [Send(MetadataRequest())]
+        return self._request_file()
+
+    def _took_metadata(self, response: MetadataResponse) -> Effects:
+        self._metadata = Metadata.parse(response.body)
+        if self.state is State.AWAIT_METADATA:
+            return self._request_file()
+        return []
+
+    def _took_start(self, start: Start) -> Effects:
+        transfer = self.transfer
+        if transfer and (transfer.size_bytes, transfer.start_crc) == (start.size, start.crc):
+            return self._resume()
+        effects = self._let_go()
+        refusal = self._refusal(start.size)
+        if refusal:
+            return [*effects, Note(Event.FILE_REFUSED, {"reason": refusal}), *self._end(refusal)]
+        self.transfer = Transfer(self._device_path, start.size, start.crc)
+        return [*effects, *self._open(compare=True)]
+
+    def _took_sync(self, sync: Sync) -> Effects:
+        transfer = self._current
+        asked = transfer.resume_bytes
+        match transfer.sync(sync.offset):
+            case SyncVerdict.GO_ON:
+                again = self.state is State.RECEIVING
+                self.state = State.RECEIVING
+                over = self._count_resync() if again else []
+                return over or [ExpectData(transfer.remaining_bytes)]
+            case SyncVerdict.NOT_THE_LAST_PACKET:
+                return [Park(), *self._open(compare=False)]
+            case SyncVerdict.HOLE:
+                transfer.from_start = transfer.unanswered > 1
+                note = Note(Event.SYNC_HOLE, {"asked": asked, "received": sync.offset, "held": transfer.held_bytes})
+                return [note, *self._resume()]
+
+    def _took_data(self, run: DataRun) -> Effects:
+        transfer = self._current
+        if not transfer.fits(len(run.data), run.offset_bytes):
+            return self._ask_again("data does not fit the size that START told, or the offset")
+        offset_bytes = transfer.held_bytes
+        transfer.take(len(run.data))
+        effects: Effects = [Append(offset_bytes, run.data)]
+        if transfer.whole:
+            self.state = State.STORING
+            metadata = self._metadata.to_json() if self._metadata else None
+            effects.append(Finish({"family": family_of(transfer.device_path).value, "metadata": metadata}))
+        return effects
+
+    def _found_step(self, found: StepFound) -> Effects:
+        note = Note(Event.STEP_FOUND, {"skipped": found.skipped_bytes, "held": self._current.held_bytes})
+        return [note, *self._count_resync()]
+
+    def _took_damage(self, damaged: Damaged) -> Effects:
+        return self._ask_again(damaged.reason)
+
+    def _took_status(self, status: Status) -> Effects:
+        return [_status_note(status), *self._end(f"STATUS {status.code}")]
+
+    # -- what the store answers
+
+    def opened(self, offset_bytes: int, comparing: bool) -> Effects:
+        """The store says where the file stands (OPENING, or when it comes too late, ENDED)."""
+        if self.state is State.ENDED:
+            return [Park()]
+        self._must_be(State.OPENING)
+        transfer = self._current
+        transfer.opened(offset_bytes, comparing)
+        fields: dict[str, object] = {
+            "device_path": _shown(transfer.device_path),
+            "size": transfer.size_bytes,
+            "offset": transfer.resume_bytes,
+            "comparing": comparing or None,
+        }
+        return [Note(Event.FILE_OPENED, fields), *self._resume()]
+
+    def stored(self, path: str, duplicate: bool) -> Effects:
+        """The file is durable (STORING, or ENDED): the only place from where the device is told so."""
+        transfer = self._current
+        self.transfer = None
+        self.files_stored += 1
+        event = Event.FILE_KNOWN if duplicate else Event.FILE_STORED
+        fields: dict[str, object] = {
+            "device_path": _shown(transfer.device_path),
+            "size": transfer.size_bytes,
+            "path": path,
+            "resyncs": transfer.resyncs,
+        }
+        if self.state is State.ENDED:
+            return [Note(event, fields)]
+        self._must_be(State.STORING)
+        if self._options.repeat:
+            self.state = State.AWAIT_NEXT_INIT
+            return [Note(event, fields), Send(RepeatInit())]
+        self.state = State.FAREWELL
+        return [Note(event, fields), Send(Status(0))]
+
+    def differs(self) -> Effects:
+        """The last packet is not that of the stored file (STORING, or ENDED): take the file whole."""
+        if self.state is State.ENDED:
+            return []
+        self._must_be(State.STORING)
+        return [Note(Event.COMPARISON_FAILED, {"device_path": _shown(self._path)}), *self._open(compare=False)]
+
+    def store_failed(self, reason: str) -> Effects:
+        """The disk failed, in any state: end without a word to the device."""
+        if self.state is State.ENDED:
+            return []
+        return [Note(Event.STORE_FAILED, {"reason": reason}), *self._end("the disk failed")]
+
+    # -- time and the connection
+
+    def timed_out(self) -> Effects:
+        """The state's time limit has passed."""
+        match self.state:
+            case State.AWAIT_METADATA:
+                return [Note(Event.METADATA_MISSING), *self._request_file()]
+            case State.AWAIT_SYNC | State.RECEIVING:
+                note = Note(Event.DATA_SILENT, {"offset": self._current.resume_bytes})
+                return [note, *self._resume()]
+            case State.OPENING | State.STORING:
+                return [Note(Event.STORE_SLOW), *self._end("the disk did not answer in time")]
+            case State.AWAIT_NEXT_INIT | State.FAREWELL:
+                return self._end("nothing more came")
+            case State.ENDED:
+                return []
+            case _:
+                return [Note(Event.SESSION_SILENT, {"expected": self.expected}), *self._end("silence")]
+
+    def broke_protocol(self, reason: str) -> Effects:
+        """The device sent what is no command, or none that is legal here."""
+        note = Note(Event.PEER_ERROR, {"reason": reason, "expected": self.expected})
+        return [note, *self._end(reason, abort=True)]
+
+    def taken_over(self) -> Effects:
+        """The device has opened a newer connection."""
+        return [Note(Event.TAKEN_OVER), *self._end("taken over by a newer connection")]
+
+    def stop(self) -> Effects:
+        """The gateway stops."""
+        return self._end("the gateway stops")
+
+    def lost(self) -> Effects:
+        """The connection is gone; keep what it brought."""
+        return [effect for effect in self._end("connection lost") if not isinstance(effect, End)]
+
+    # -- steps
+
+    @property
+    def _device_path(self) -> bytes:
+        """The file's path without the NUL that the wire counts."""
+        return self._path.rstrip(b"\0")
+
+    @property
+    def _current(self) -> Transfer:
+        if self.transfer is None:
+            raise AssertionError(f"no transfer in state {self.state.value}")
+        return self.transfer
+
+    def _must_be(self, state: State) -> None:
+        if self.state is not state:
+            raise AssertionError(f"the store answered in state {self.state.value}, not {state.value}")
+
+    def _refusal(self, size_bytes: int) -> str:
+        if size_bytes == 0:
+            return "START says the file has 0 bytes"
+        if size_bytes > self._options.max_file_size:
+            return f"START says {size_bytes} bytes, more than max_file_size {self._options.max_file_size}"
+        return ""
+
+    def _request_file(self) -> Effects:
+        self.state = State.AWAIT_START
+        return [Send(FileRequest(self._path))]
+
+    def _open(self, compare: bool) -> Effects:
+        transfer = self._current
+        self.state = State.OPENING
+        return [Open(transfer.device_path, transfer.size_bytes, transfer.start_crc, compare)]
+
+    def _resume(self) -> Effects:
+        """Ask for the file from where it stands; every RESUME beyond the first counts as one more attempt."""
+        transfer = self._current
+        if self.state is not State.OPENING:
+            over = self._count_resync()
+            if over:
+                return over
+        if transfer.unanswered == self._options.resume_tries:
+            return self._give_up(f"{transfer.unanswered} RESUMEs in a row brought no data")
+        transfer.unanswered += 1
+        self.state = State.AWAIT_SYNC
+        return [DropUntilSync(), Send(Resume(transfer.resume_bytes))]
+
+    def _ask_again(self, reason: str) -> Effects:
+        offset_bytes = self._current.resume_bytes
+        return [Note(Event.DATA_REFUSED, {"reason": reason, "offset": offset_bytes}), *self._resume()]
+
+    def _count_resync(self) -> Effects:
+        transfer = self._current
+        transfer.resyncs += 1
+        if transfer.resyncs <= self._options.max_resyncs:
+            return []
+        return self._give_up(f"more than {self._options.max_resyncs} resyncs in one file")
+
+    def _give_up(self, reason: str) -> Effects:
+        return [Note(Event.SESSION_GIVEN_UP, {"reason": reason}), *self._end(reason)]
+
+    def _let_go(self) -> Effects:
+        """Park the file under way, if any."""
+        transfer = self.transfer
+        if transfer is None or self.state not in _WITH_PART:
+            return []
+        self.transfer = None
+        return [
+            Note(Event.FILE_PARKED, {"device_path": _shown(transfer.device_path), "held": transfer.held_bytes}),
+            Park(),
+        ]
+
+    def _close(self, reason: str) -> Effects:
+        """Say CLOSE; only where no file is under way."""
+        return [Send(Close()), *self._end(reason)]
+
+    def _end(self, reason: str, abort: bool = False) -> Effects:
+        if self.state is State.ENDED:
+            return []
+        parked = self._let_go()
+        self.state = State.ENDED
+        return [*parked, End(reason, abort)]
+
+
+def _status_note(status: Status) -> Note:
+    return Note(Event.DEVICE_STATUS, {"code": status.code, "meaning": status.meaning})
+
+
+def _shown(device_path: bytes) -> str:
+    return device_path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,101 @@
+"""The states of a session and the one table of what a device may send in each.
+
+Behaviour is in `dsmgateway.session`; the diagram in docs/ is drawn from `LEGAL`.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from dsmgateway.commands import Init, MetadataResponse, Path, Start, Status, Sync
+from dsmgateway.framing import Damaged, DataRun, StepFound
+
+
+class State(enum.Enum):
+    """What the session waits for."""
+
+    AWAIT_INIT = "await_init"
+    AWAIT_PATH = "await_path"
+    AWAIT_METADATA = "await_metadata"
+    AWAIT_START = "await_start"
+    #: The store is asked where the file stands.
+    OPENING = "opening"
+    AWAIT_SYNC = "await_sync"
+    RECEIVING = "receiving"
+    #: The file is whole; the store makes it durable.
+    STORING = "storing"
+    AWAIT_NEXT_INIT = "await_next_init"
+    #: STATUS 0 is sent; the device disconnects.
+    FAREWELL = "farewell"
+    ENDED = "ended"
+
+
+S = State
+#: What a device may send in each state, and the states it can lead to. Anything else is an `UnexpectedCommand`.
+LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
+    S.AWAIT_INIT: {Init: (S.AWAIT_PATH, S.ENDED)},
+    S.AWAIT_PATH: {
+        Init: (S.AWAIT_PATH, S.ENDED),
+        Path: (S.AWAIT_METADATA, S.AWAIT_START, S.ENDED),
+        Status: (S.ENDED,),
+    },
+    S.AWAIT_METADATA: {
+        Init: (S.AWAIT_PATH, S.ENDED),
+        MetadataResponse: (S.AWAIT_START,),
+        Status: (S.ENDED,),
+    },
+    S.AWAIT_START: {
+        Init: (S.AWAIT_PATH, S.ENDED),
+        MetadataResponse: (S.AWAIT_START,),
+        Start: (S.OPENING, S.ENDED),
+        Status: (S.ENDED,),
+    },
+    S.OPENING: {},
+    S.AWAIT_SYNC: {
+        Init: (S.AWAIT_PATH, S.ENDED),
+        Start: (S.AWAIT_SYNC, S.OPENING, S.ENDED),
+        Sync: (S.RECEIVING, S.AWAIT_SYNC, S.OPENING, S.ENDED),
+        Status: (S.ENDED,),
+    },
+    S.RECEIVING: {
+        Init: (S.AWAIT_PATH, S.ENDED),
+        MetadataResponse: (S.RECEIVING,),
+        Start: (S.AWAIT_SYNC, S.OPENING, S.ENDED),
+        Sync: (S.RECEIVING, S.AWAIT_SYNC, S.OPENING, S.ENDED),
+        DataRun: (S.RECEIVING, S.STORING, S.AWAIT_SYNC, S.ENDED),
+        StepFound: (S.RECEIVING, S.ENDED),
+        Damaged: (S.AWAIT_SYNC, S.ENDED),
+        Status: (S.ENDED,),
+    },
+    S.STORING: {},
+    S.AWAIT_NEXT_INIT: {
+        Init: (S.AWAIT_PATH, S.ENDED),
+        Status: (S.AWAIT_NEXT_INIT,),
+        MetadataResponse: (S.AWAIT_NEXT_INIT,),
+        Start: (S.AWAIT_NEXT_INIT,),
+        Sync: (S.AWAIT_NEXT_INIT,),
+        DataRun: (S.AWAIT_NEXT_INIT,),
+        StepFound: (S.AWAIT_NEXT_INIT,),
+        Damaged: (S.AWAIT_NEXT_INIT,),
+    },
+    S.FAREWELL: {
+        Init: (S.FAREWELL,),
+        Status: (S.FAREWELL,),
+        MetadataResponse: (S.FAREWELL,),
+        Start: (S.FAREWELL,),
+        Sync: (S.FAREWELL,),
+        DataRun: (S.FAREWELL,),
+        StepFound: (S.FAREWELL,),
+        Damaged: (S.FAREWELL,),
+    },
+    S.ENDED: {},
+}
+
+
+def spelt(kind: type) -> str:
+    """A command's name as the protocol spells it, or what the decoder found."""
+    command_id = getattr(kind, "id", None)
+    return command_id.name if command_id is not None else _FOUND[kind]
+
+
+_FOUND = {DataRun: "DATA", StepFound: "a cut frame", Damaged: "damaged DATA"}

@@ -1,0 +1,170 @@
+"""The system calls that the store makes, one method each, every failure turned into a `StoreError`.
+
+All of them pass through `Disk.run`, the seam at which tests make a call fail or a process die. Nothing here repeats a
+failed call: after a failed fsync the next one says OK although the bytes are gone. Knows nothing of parts or media.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from dsmgateway.errors import StoreError
+
+#: Pieces the kernel takes in one pwritev (IOV_MAX on Linux).
+_MOST_PIECES = 1024
+#: Bytes read at a time when a file is read back: enough to be fast, little beside the number of threads.
+BLOCK_BYTES = 256 * 1024
+#: Permissions of new files and folders, less the umask.
+_FILE_MODE = 0o640
+_FOLDER_MODE = 0o750
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Disk:
+    """The file system. Stateless; raises `StoreError` with the operation, the path and the system's reason."""
+
+    def run(
+        self, operation: str, path: Path, call: Callable[_P, _T], /, *arguments: _P.args, **options: _P.kwargs
+    ) -> _T:
+        """Make one system call (or SQLite statement) about ``path`` and return what it returns."""
+        try:
+            return call(*arguments, **options)
+        except OSError as error:
+            raise StoreError(f"{operation} {path}: {error.strerror or error}") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"{operation} {path}: {error}") from error
+
+    def create(self, path: Path) -> int:
+        """Create a new file, never one that exists, and return a descriptor for reading and writing."""
+        return self.run("create", path, os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+
+    def open(self, path: Path, flags: int = os.O_RDONLY) -> int:
+        """Open an existing file, never through a symbolic link."""
+        return self.run("open", path, os.open, path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def close(self, path: Path, descriptor: int) -> None:
+        """Give the descriptor back."""
+        self.run("close", path, os.close, descriptor)
+
+    def write(self, path: Path, descriptor: int, offset_bytes: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """Write all pieces one after the other from ``offset_bytes`` on, however short the single writes are."""
+        left = deque(memoryview(piece) for piece in pieces if len(piece))
+        while left:
+            written = self.run(
+                "write", path, os.pwritev, descriptor, list(islice(left, _MOST_PIECES)), offset_bytes
+            )
+            offset_bytes += written
+            while left and written >= len(left[0]):
+                written -= len(left.popleft())
+            if written:
+                left[0] = left[0][written:]
+
+    def blocks(self, path: Path, descriptor: int, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
+        """Read from ``start_bytes`` up to ``end_bytes`` in blocks; ends early where the file does."""
+        while start_bytes < end_bytes:
+            length = min(BLOCK_BYTES, end_bytes - start_bytes)
+            block = self.run("read", path, os.pread, descriptor, length, start_bytes)
+            if not block:
+                return
+            start_bytes += len(block)
+            yield block
+
+    def read(self, path: Path, limit_bytes: int) -> bytes | None:
+        """Return the start of a file, up to ``limit_bytes``, or None if there is no such file."""
+        if self.size(path) is None:
+            return None
+        descriptor = self.open(path)
+        try:
+            return b"".join(self.blocks(path, descriptor, 0, limit_bytes))
+        finally:
+            self.close(path, descriptor)
+
+    def fsync(self, path: Path, descriptor: int) -> None:
+        """Make a file's bytes and inode durable."""
+        self.run("fsync", path, os.fsync, descriptor)
+
+    def fdatasync(self, path: Path, descriptor: int) -> None:
+        """Make a file's bytes and size durable."""
+        self.run("fdatasync", path, os.fdatasync, descriptor)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the entries of a folder durable."""
+        descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.fsync(path, descriptor)
+        finally:
+            self.close(path, descriptor)
+
+    def truncate(self, path: Path, descriptor: int, length_bytes: int) -> None:
+        """Cut a file off."""
+        self.run("truncate", path, os.ftruncate, descriptor, length_bytes)
+
+    def length(self, path: Path, descriptor: int) -> int:
+        """Return the size of an open file in bytes."""
+        return self.run("stat", path, os.fstat, descriptor).st_size
+
+    def stat(self, path: Path) -> os.stat_result | None:
+        """Return what the system knows of a path, or None if there is no such file."""
+        return self.run("stat", path, _stat, path)
+
+    def size(self, path: Path) -> int | None:
+        """Return the size of a file in bytes, or None if there is no such file."""
+        status = self.stat(path)
+        return None if status is None else status.st_size
+
+    def names(self, path: Path) -> list[str]:
+        """Return the names in a folder, in order."""
+        return sorted(self.run("list", path, os.listdir, path))
+
+    def make_folder(self, path: Path) -> None:
+        """Create a folder unless it exists."""
+        self.run("create folder", path, path.mkdir, mode=_FOLDER_MODE, exist_ok=True)
+
+    def remove_folder(self, path: Path) -> None:
+        """Delete an empty folder."""
+        self.run("delete folder", path, path.rmdir)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a file within the file system; the caller has made sure that ``target`` does not exist."""
+        self.run(f"move {source} to", target, os.rename, source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, never one that exists."""
+        self.run(f"link {source} as", target, os.link, source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Delete a name, if it is there."""
+        self.run("delete", path, path.unlink, missing_ok=True)
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how much an ordinary user can still write to the file system."""
+        status = self.run("ask for free space of", path, os.statvfs, path)
+        return status.f_bavail * status.f_frsize
+
+    def lock(self, path: Path) -> int:
+        """Take the lock of a data folder and return its descriptor; it ends with the process or with `close`."""
+        descriptor = self.run("open", path, os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        try:
+            self.run("lock", path, fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except StoreError as error:
+            self.close(path, descriptor)
+            if isinstance(error.__cause__, BlockingIOError):
+                raise StoreError(f"lock {path}: another gateway is using this data folder") from error
+            raise
+        return descriptor
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None

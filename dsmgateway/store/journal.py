@@ -1,0 +1,149 @@
+r"""The journal of a part: how far it was durable, in a text file that survives being cut or damaged anywhere.
+
+One record a line, ``<CRC-32 of the JSON, 8 hex> <JSON>\n``: first a header that says whose part it is, then checkpoints.
+Whatever follows the first bad line does not count, so losing the tail only lowers the offset. Does no input or output.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from dsmgateway.store.values import Offered
+
+_VERSION = 1
+#: Longest line that is read: a header with a path of 512 bytes in hex is under 1.3 KiB.
+_LONGEST_LINE_BYTES = 4096
+#: Checkpoints kept of a journal; older ones only matter when all of these are wrong, and then 0 is the answer.
+_KEPT_CHECKPOINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The first ``offset_bytes`` of the part were durable and had this CRC-32.
+
+    ``connections`` and ``twice_bytes`` are what the file had cost by then. ``end_bytes`` is where the record ends in
+    the journal (0 while it is not in one).
+    """
+
+    offset_bytes: int
+    crc32: int
+    connections: int
+    twice_bytes: int
+    end_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What can be believed of a journal: its header and the latest checkpoints, oldest first."""
+
+    offered: Offered
+    first_seen: float
+    end_bytes: int
+    checkpoints: tuple[Checkpoint, ...]
+
+
+def encode_header(offered: Offered, first_seen: float) -> bytes:
+    """Return the first record; ``first_seen`` is in seconds since 1970."""
+    return _line(
+        {
+            "version": _VERSION,
+            "imei": offered.imei,
+            "device_path": offered.device_path.hex(),
+            "size": offered.size_bytes,
+            "start_crc": offered.start_crc,
+            "first_seen": first_seen,
+        }
+    )
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return the record of a checkpoint."""
+    return _line(
+        {
+            "offset": checkpoint.offset_bytes,
+            "crc32": checkpoint.crc32,
+            "connections": checkpoint.connections,
+            "twice": checkpoint.twice_bytes,
+        }
+    )
+
+
+def read_journal(blocks: Iterable[bytes]) -> Journal | None:
+    """Return what the journal in these blocks says, or None if not even its header can be believed."""
+    lines = _lines(blocks)
+    end_bytes, line = next(lines, (0, b""))
+    header = _fields(line)
+    if header is None:
+        return None
+    try:
+        offered, first_seen = _header(header)
+    except (KeyError, TypeError, ValueError):
+        return None
+    kept: deque[Checkpoint] = deque(maxlen=_KEPT_CHECKPOINTS)
+    for checkpoint_end_bytes, line in lines:
+        checkpoint = _checkpoint(_fields(line), checkpoint_end_bytes)
+        if checkpoint is None or checkpoint.offset_bytes > offered.size_bytes:
+            break
+        kept.append(checkpoint)
+    return Journal(offered, first_seen, end_bytes, tuple(kept))
+
+
+def _line(fields: dict[str, object]) -> bytes:
+    text = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (where it ends, line) for every line that has an end and is not too long to be one of ours."""
+    buffer, end_bytes = b"", 0
+    for block in blocks:
+        *whole, buffer = (buffer + block).split(b"\n")
+        for line in whole:
+            if len(line) > _LONGEST_LINE_BYTES:
+                return
+            end_bytes += len(line) + 1
+            yield end_bytes, line
+        if len(buffer) > _LONGEST_LINE_BYTES:
+            return
+
+
+def _fields(line: bytes) -> dict[str, object] | None:
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _header(fields: dict[str, object]) -> tuple[Offered, float]:
+    if fields["version"] != _VERSION:
+        raise ValueError("a journal of another version")
+    imei, path, first_seen = fields["imei"], fields["device_path"], fields["first_seen"]
+    if not (isinstance(imei, str) and isinstance(path, str) and isinstance(first_seen, int | float)):
+        raise TypeError("a header that is not ours")
+    offered = Offered(imei, bytes.fromhex(path), _natural(fields, "size"), _natural(fields, "start_crc"))
+    return offered, first_seen
+
+
+def _checkpoint(fields: dict[str, object] | None, end_bytes: int) -> Checkpoint | None:
+    if fields is None:
+        return None
+    try:
+        values = [_natural(fields, name) for name in ("offset", "crc32", "connections", "twice")]
+    except (KeyError, TypeError):
+        return None
+    return Checkpoint(*values, end_bytes=end_bytes)
+
+
+def _natural(fields: dict[str, object], name: str) -> int:
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{name} is no count")
+    return value

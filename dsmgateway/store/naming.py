@@ -1,0 +1,40 @@
+"""Names on our disk: where a finished file goes, and whether a path read back can be one of ours.
+
+The device's path is data, never a name: it gives a stem of letters, digits and hyphens, nothing more. Touches no disk.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from dsmgateway.families import extension_of, stem_of
+
+MEDIA = "media"
+SPOOL = "spool"
+_FINAL = re.compile(
+    r"media/[0-9]{15}/[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{8}T[0-9]{9}Z_[A-Za-z0-9-]{1,40}_[0-9a-f]{8}\.[a-z0-9]{1,8}"
+)
+
+
+def final_path(imei: str, device_path: bytes, received_ms: int, sha256: str) -> str:
+    """Return where a file received at ``received_ms`` (since 1970) goes, relative to the data folder."""
+    received = datetime.fromtimestamp(received_ms // 1000, UTC)
+    stamp = f"{received:%Y%m%dT%H%M%S}{received_ms % 1000:03d}Z"
+    name = f"{stamp}_{stem_of(device_path)}_{sha256[:8]}.{extension_of(device_path)}"
+    return f"{MEDIA}/{imei}/{received:%Y/%m/%d}/{name}"
+
+
+def is_final_path(path: str) -> bool:
+    """Say whether `final_path` can have returned this; nothing else is ever followed on the disk."""
+    return _FINAL.fullmatch(path) is not None and not path.endswith(".json")
+
+
+def sidecar_path(path: str) -> str:
+    """Return the path of the sidecar that belongs to the finished file at ``path``."""
+    return path.rpartition(".")[0] + ".json"
+
+
+def iso_time(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 in UTC with milliseconds: ``2026-01-31T23:59:59.123Z``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,70 @@
+"""The sidecar: everything known of a stored file, as JSON beside it.
+
+In the spool it is also the record by which a finish that was cut off is completed: it names the final path. Does no
+input or output.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from dsmgateway.store.naming import is_final_path
+from dsmgateway.store.values import Offered, Record
+
+#: Largest sidecar that is read back; the metadata of a device is 4 KiB at most, twice as much in hex.
+LIMIT_BYTES = 256 * 1024
+
+
+def encode_sidecar(fields: Mapping[str, object], about: Mapping[str, object]) -> bytes:
+    """Return the sidecar with our ``fields``, then what the caller says ``about`` the file; ours win."""
+    extra = {name: _plain(value) for name, value in about.items() if name not in fields}
+    return json.dumps({**fields, **extra}, indent=2, allow_nan=False).encode("ascii") + b"\n"
+
+
+def path_fields(offered: Offered) -> dict[str, object]:
+    """Return the device's path twice: to be read by people, and exactly."""
+    return {
+        "device_path": offered.device_path.decode("utf-8", "backslashreplace"),
+        "device_path_hex": offered.device_path.hex(),
+    }
+
+
+def parse_sidecar(text: bytes) -> Record | None:
+    """Return what a sidecar says of its file, or None if it is damaged or not one of ours."""
+    try:
+        fields = json.loads(text)
+        record = Record(
+            path=fields["path"],
+            imei=fields["imei"],
+            device_path=bytes.fromhex(fields["device_path_hex"]),
+            size_bytes=fields["size"],
+            sha256=fields["sha256"],
+            crc16=fields.get("crc16"),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return record if _is_ours(record) else None
+
+
+def _is_ours(record: Record) -> bool:
+    texts = (record.path, record.imei, record.sha256)
+    if not all(isinstance(value, str) for value in texts) or not isinstance(record.size_bytes, int):
+        return False
+    return is_final_path(record.path) and isinstance(record.crc16, int | None)
+
+
+def _plain(value: object) -> object:
+    """Turn anything into what JSON can say: a file is never lost for an odd value in its metadata."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value)

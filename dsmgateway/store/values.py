@@ -1,0 +1,117 @@
+"""What goes into the store and what comes out of it, as frozen values.
+
+Says what a file's identity is; knows nothing of folders, descriptors or the wire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+#: File data bytes in every DATA but the last: where a transfer can be taken up again.
+PACKET_BYTES = 1024
+_IMEI = re.compile(r"[0-9]{15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The identity of one file that a device offers.
+
+    ``imei`` is 15 digits, ``device_path`` the path as the device says it (without its closing NUL; any bytes),
+    ``size_bytes`` and ``start_crc`` come from START; a ``start_crc`` of 0 means that the CRC is not known. Raises
+    `ValueError` for anything else, because the IMEI becomes the name of a folder.
+    """
+
+    imei: str
+    device_path: bytes
+    size_bytes: int
+    start_crc: int
+
+    def __post_init__(self) -> None:
+        if not _IMEI.fullmatch(self.imei):
+            raise ValueError(f"an IMEI has 15 digits, unlike {self.imei!r}")
+        if self.size_bytes < 0 or not 0 <= self.start_crc <= 0xFFFF:
+            raise ValueError(f"no such size or CRC: {self.size_bytes}, {self.start_crc}")
+
+    @property
+    def key(self) -> str:
+        """Return 32 hexadecimal digits that stand for all four fields: the name of the part in the spool."""
+        text = b"%b %d %d %b" % (self.imei.encode(), self.size_bytes, self.start_crc, self.device_path)
+        return hashlib.sha256(text).hexdigest()[:32]
+
+    @property
+    def last_packet_bytes(self) -> int:
+        """Return the offset at which the last packet begins: the highest one that a device is ever asked for."""
+        return max(self.size_bytes - 1, 0) // PACKET_BYTES * PACKET_BYTES
+
+    def __str__(self) -> str:
+        return f"{self.device_path!r} of {self.imei}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored file: where it is (``path``, relative to the data folder) and what is in it.
+
+    ``crc16`` is the CRC-16 of the content as the protocol counts it, or None where an old sidecar does not tell.
+    """
+
+    path: str
+    imei: str
+    device_path: bytes
+    size_bytes: int
+    sha256: str
+    crc16: int | None
+
+    @property
+    def identity(self) -> tuple[str, bytes, int, str]:
+        """Return what makes two files the same: device, path, size and content."""
+        return (self.imei, self.device_path, self.size_bytes, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The answer to a finish: the file is durable at ``path`` (relative to the data folder).
+
+    ``duplicate``: the same device, path and content was there already, and no second copy was made.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """The answer to the finish of a comparison whose last packet was not that of the stored file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A part that was deleted because nobody had written to it for too long: its name, size and age."""
+
+    name: str
+    size_bytes: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What start-up found and did; every tuple holds paths relative to the data folder.
+
+    ``rolled_forward``: files whose finish was cut off and is now complete. ``rolled_back``: records of a finish dropped
+    because the part is still there. ``set_aside``: files in the tree that did not match their record. ``expired``:
+    parts deleted by age. ``parts`` and ``part_bytes``: what can go on. ``index_rebuilt``: the index was missing or
+    corrupt, and ``indexed`` files were read back from the tree; ``unreadable`` sidecars could not be.
+    """
+
+    rolled_forward: tuple[str, ...] = ()
+    rolled_back: tuple[str, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    expired: tuple[Expired, ...] = ()
+    parts: int = 0
+    part_bytes: int = 0
+    index_rebuilt: bool = False
+    indexed: int = 0
+    unreadable: tuple[str, ...] = ()
