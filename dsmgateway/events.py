@@ -8,47 +8,245 @@ from __future__ import annotations
 import enum
 from typing import Any
 
+#: Fields of every event of a connection.
+OF_CONNECTION = ("imei", "peer", "state")
+
 
 class Event(enum.Enum):
-    """Name, level and meaning of a log event."""
+    """Name, level and meaning of a log event, and the fields it can have, each explained in `FIELDS`."""
 
-    GATEWAY_STARTED = ("gateway.started", "info", "The store is ready and all ports are open.")
-    GATEWAY_STOPPED = ("gateway.stopped", "info", "Every transfer under way is parked; the store is closed.")
-    PORT_LISTENING = ("port.listening", "info", "Cameras can connect to this endpoint.")
-    STORE_RECOVERED = ("store.recovered", "info", "What was found in the data folder at start.")
-    PART_EXPIRED = ("part.expired", "warn", "An unfinished file that no device went on with was deleted for its age.")
-    PART_REFUSED = ("part.refused", "warn", "An unfinished file could not be trusted and was put aside.")
-    CONNECTED = ("device.connected", "info", "A device said who it is and what it offers.")
-    DISCONNECTED = ("device.disconnected", "info", "A connection ended; the reason and what it brought.")
-    TAKEN_OVER = ("device.taken_over", "info", "The device opened a newer connection; this older one is closed.")
-    UNSUPPORTED_OFFER = ("offer.unsupported", "warn", "The device offers files in a way this gateway does not take.")
-    NO_FILE = ("offer.none", "info", "The device has no file to send; the session is closed.")
-    METADATA_MISSING = ("metadata.missing", "warn", "The device did not answer METADATA_REQUEST; going on without.")
-    FILE_OPENED = ("file.opened", "info", "A file is being received from this offset on.")
-    FILE_REFUSED = ("file.refused", "warn", "A file cannot be taken as START describes it; it is not acknowledged.")
-    FILE_STORED = ("file.stored", "info", "A file is stored whole and durable; the device is told so next.")
-    FILE_KNOWN = ("file.known", "info", "The same file was stored before; acknowledged without a second copy.")
-    FILE_PARKED = ("file.parked", "info", "An unfinished file is kept; it goes on at this offset when offered again.")
-    COMPARISON_FAILED = ("file.differs", "info", "A file that seemed to be stored already differs; taken whole.")
-    STEP_FOUND = ("data.step_found", "info", "A cut frame was passed over; the next good one followed in the buffer.")
-    DATA_REFUSED = ("data.refused", "warn", "File data was damaged or out of place; asked for again from this offset.")
-    DATA_SILENT = ("data.silent", "warn", "No file data or SYNC came in time; asked for again from this offset.")
-    DATA_BEYOND = ("data.beyond", "warn", "File data or an answer came after the file was whole; ignored.")
-    SYNC_HOLE = ("sync.hole", "warn", "The device would go on beyond what is held; asked for again.")
-    DEVICE_STATUS = ("device.status", "warn", "The device sent STATUS with this code.")
-    DEVICE_BEGAN_AGAIN = ("device.began_again", "warn", "INIT in mid-conversation: the device began again.")
-    SESSION_SILENT = ("session.silent", "warn", "The device did not send what was expected in time; closed.")
-    SESSION_GIVEN_UP = ("session.given_up", "warn", "Too many attempts to get the data right; closed.")
-    PEER_ERROR = ("peer.error", "warn", "The device broke the protocol; closed.")
-    STORE_FAILED = ("store.failed", "error", "The disk failed: nothing is acknowledged, the camera keeps its copy.")
-    STORE_SLOW = ("store.slow", "error", "The disk did not answer in time: nothing is acknowledged, closed.")
-    TRACE_FAILED = ("trace.failed", "warn", "The bytes of a connection cannot be written to the trace folder.")
-    BUG = ("gateway.bug", "critical", "An error of our own; this connection is aborted, its file kept.")
+    GATEWAY_STARTED = ("gateway.started", "info", "The store is ready and all ports are open.", ("version", "ports"))
+    GATEWAY_NOT_STARTED = ("gateway.not_started", "critical", "The gateway cannot start and ends.", ("reason",))
+    GATEWAY_STOP_LATE = (
+        "gateway.stop_late",
+        "warn",
+        "The disk was too slow to park every transfer; each goes on from its last checkpoint.",
+        ("after",),
+    )
+    GATEWAY_STOPPED = ("gateway.stopped", "info", "Every transfer under way is parked; the store is closed.", ())
+    PORT_LISTENING = ("port.listening", "info", "Cameras can connect to this endpoint.", ("endpoint", "address"))
+    STORE_RECOVERED = (
+        "store.recovered",
+        "info",
+        "What was found in the data folder at start.",
+        (
+            "data",
+            "parts",
+            "part_bytes",
+            "rolled_forward",
+            "rolled_back",
+            "set_aside",
+            "expired",
+            "index_rebuilt",
+            "indexed",
+            "unreadable",
+        ),
+    )
+    PART_EXPIRED = (
+        "part.expired",
+        "warn",
+        "An unfinished file that no device went on with was deleted for its age.",
+        ("name", "size_bytes", "age_s"),
+    )
+    PART_REFUSED = ("part.refused", "warn", "A file that did not match its record was put aside.", ("path",))
+    CONNECTED = (
+        "device.connected",
+        "info",
+        "A device said who it is and what it offers.",
+        (*OF_CONNECTION, "protocol_id", "offers", "unknown_settings"),
+    )
+    DISCONNECTED = (
+        "device.disconnected",
+        "info",
+        "A connection ended; the reason and what it brought.",
+        (*OF_CONNECTION, "reason", "received", "files_stored"),
+    )
+    TAKEN_OVER = (
+        "device.taken_over",
+        "info",
+        "The device opened a newer connection; this older one is closed.",
+        OF_CONNECTION,
+    )
+    UNSUPPORTED_OFFER = (
+        "offer.unsupported",
+        "warn",
+        "The device offers files in a way this gateway does not take.",
+        (*OF_CONNECTION, "offers"),
+    )
+    NO_FILE = ("offer.none", "info", "The device has no file to send; the session is closed.", OF_CONNECTION)
+    METADATA_MISSING = (
+        "metadata.missing",
+        "warn",
+        "The device did not answer METADATA_REQUEST; going on without.",
+        OF_CONNECTION,
+    )
+    FILE_OPENED = (
+        "file.opened",
+        "info",
+        "A file is being received from this offset on.",
+        (*OF_CONNECTION, "device_path", "size", "offset", "comparing"),
+    )
+    FILE_REFUSED = (
+        "file.refused",
+        "warn",
+        "A file cannot be taken as START describes it; it is not acknowledged.",
+        (*OF_CONNECTION, "reason"),
+    )
+    FILE_STORED = (
+        "file.stored",
+        "info",
+        "A file is stored whole and durable; the device is told so next.",
+        (*OF_CONNECTION, "device_path", "size", "path", "resyncs"),
+    )
+    FILE_KNOWN = (
+        "file.known",
+        "info",
+        "The same file was stored before; acknowledged without a second copy.",
+        (*OF_CONNECTION, "device_path", "size", "path", "resyncs"),
+    )
+    FILE_PARKED = (
+        "file.parked",
+        "info",
+        "An unfinished file is kept; it goes on at this offset when offered again.",
+        (*OF_CONNECTION, "device_path", "held"),
+    )
+    COMPARISON_FAILED = (
+        "file.differs",
+        "info",
+        "A file that seemed to be stored already differs; taken whole.",
+        (*OF_CONNECTION, "device_path"),
+    )
+    STEP_FOUND = (
+        "data.step_found",
+        "info",
+        "A cut frame was passed over; the next good one followed in the buffer.",
+        (*OF_CONNECTION, "skipped", "held"),
+    )
+    DATA_REFUSED = (
+        "data.refused",
+        "warn",
+        "File data was damaged or out of place; asked for again from this offset.",
+        (*OF_CONNECTION, "reason", "offset"),
+    )
+    DATA_SILENT = (
+        "data.silent",
+        "warn",
+        "No file data or SYNC came in time; asked for again from this offset.",
+        (*OF_CONNECTION, "offset"),
+    )
+    DATA_BEYOND = (
+        "data.beyond",
+        "warn",
+        "File data or an answer came after the file was whole; ignored, and said once.",
+        (*OF_CONNECTION, "command"),
+    )
+    SYNC_HOLE = (
+        "sync.hole",
+        "warn",
+        "The device would go on beyond what is held; asked for again.",
+        (*OF_CONNECTION, "asked", "answered", "held"),
+    )
+    DEVICE_STATUS = (
+        "device.status",
+        "warn",
+        "The device sent STATUS with this code.",
+        (*OF_CONNECTION, "code", "meaning"),
+    )
+    DEVICE_BEGAN_AGAIN = (
+        "device.began_again",
+        "warn",
+        "INIT in mid-conversation: the device began again.",
+        OF_CONNECTION,
+    )
+    SESSION_SILENT = (
+        "session.silent",
+        "warn",
+        "The device did not send what was expected in time; closed.",
+        (*OF_CONNECTION, "expected"),
+    )
+    SESSION_GIVEN_UP = (
+        "session.given_up",
+        "warn",
+        "Too many attempts to get the data right; closed.",
+        (*OF_CONNECTION, "reason"),
+    )
+    PEER_ERROR = (
+        "peer.error",
+        "warn",
+        "The device broke the protocol; closed.",
+        (*OF_CONNECTION, "reason", "expected"),
+    )
+    STORE_FAILED = (
+        "store.failed",
+        "error",
+        "The disk failed: nothing is acknowledged, the camera keeps its copy.",
+        (*OF_CONNECTION, "reason"),
+    )
+    STORE_SLOW = (
+        "store.slow",
+        "error",
+        "The disk did not answer in time: nothing is acknowledged, closed.",
+        OF_CONNECTION,
+    )
+    TRACE_FAILED = (
+        "trace.failed",
+        "warn",
+        "The bytes of a connection cannot be written to the trace folder.",
+        (*OF_CONNECTION, "reason"),
+    )
+    BUG = ("gateway.bug", "critical", "An error of our own; this connection is aborted, its file kept.", OF_CONNECTION)
 
-    def __init__(self, label: str, level: str, meaning: str) -> None:
+    def __init__(self, label: str, level: str, meaning: str, fields: tuple[str, ...]) -> None:
         self.label = label
         self.level = level
         self.meaning = meaning
+        self.fields = fields
+
+
+#: What each field says. A field that has nothing to say is left out of the line.
+FIELDS: dict[str, str] = {
+    "address": "where the port listens, as the system says",
+    "after": "seconds that were waited",
+    "age_s": "seconds since it was last written",
+    "answered": "the offset in SYNC, in bytes",
+    "asked": "offset in bytes that RESUME asked for",
+    "code": "the code in the device's STATUS",
+    "command": "what came",
+    "comparing": "true when a stored file seems to be the same, and only the last packet is taken to compare it",
+    "data": "the data folder",
+    "device_path": "the file's path on the device",
+    "endpoint": "the port or endpoint as it was configured",
+    "expected": "what the device could have sent in this state",
+    "expired": "unfinished files deleted for their age",
+    "files_stored": "files acknowledged on this connection",
+    "held": "bytes of the file that are held",
+    "imei": "the device; missing before INIT",
+    "index_rebuilt": "true when the index of stored files was missing or damaged and was made anew",
+    "indexed": "stored files read back into the index",
+    "meaning": "the STATUS code in words",
+    "name": "the unfinished file in the spool",
+    "offers": "what the device says is ready to be fetched",
+    "offset": "byte of the file from which it goes on",
+    "part_bytes": "bytes held of unfinished files",
+    "parts": "unfinished files that can go on",
+    "path": "the file, relative to the data folder",
+    "peer": "the connection's address and port",
+    "ports": "the ports or endpoints as they were configured",
+    "protocol_id": "the protocol version in INIT",
+    "reason": "what was wrong, or why it ended",
+    "received": "bytes that came on the whole connection",
+    "resyncs": "how often the file's data was asked for again or a cut frame passed over, on this connection",
+    "rolled_back": "finishes that were cut off and will be done again",
+    "rolled_forward": "finishes that were cut off and are now complete",
+    "set_aside": "files put aside because they did not match their record",
+    "size": "bytes of the whole file",
+    "size_bytes": "bytes that were held of it",
+    "skipped": "bytes of the cut frame",
+    "state": "where in the conversation it happened, see states.md",
+    "unknown_settings": "settings bits in INIT that mean nothing to the gateway, in hex",
+    "unreadable": "records beside stored files that cannot be read",
+    "version": "the gateway's version",
+}
 
 
 def log_event(log: Any, event: Event, **fields: object) -> None:

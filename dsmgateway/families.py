@@ -1,6 +1,6 @@
 """What kind of camera a file comes from, told by its path on the device, and how its name ends.
 
-Only the path decides, per file: one tracker can carry a DSM camera and a DualCam. Knows nothing of the wire or the disk.
+Only the path decides, per file: one tracker can carry a DSM camera and a DualCam. Knows nothing of wire or disk.
 """
 
 from __future__ import annotations

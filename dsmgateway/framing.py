@@ -7,8 +7,8 @@ alone swallows the good frame's head. What comes out never depends on how the by
 The three modes of `DeviceDecoder`:
 
 - in commands: every command must be right; anything else is a `FramingError`;
-- in data (from a SYNC on): the chained CRC proves each frame. One that fails is searched for the head of a frame that is
-  right in its place (`StepFound`); where there is none, `Damaged` is handed out and dropping begins;
+- in data (from a SYNC on): the chained CRC proves each frame. One that fails is searched for the head of a frame that
+  is right in its place (`StepFound`); where there is none, `Damaged` is handed out and dropping begins;
 - dropping (asked for with every RESUME): file data in flight is thrown away up to the next SYNC.
 """
 
@@ -36,16 +36,22 @@ from dsmgateway.commands import (
     Sync,
 )
 from dsmgateway.crc import crc16
-from dsmgateway.errors import CommandError, FramingError
+from dsmgateway.errors import FramingError
 
-#: Frames whose CRC is tried inside one damaged frame; bounds the work a peer can cause to 16 times the bytes it sends.
+#: Frames whose CRC is tried in one search; how many searches a peer can cause is the session's ``max_resyncs``.
 MAX_CANDIDATES = 16
 #: The longest frame: ENHANCED_DATA with 1024 bytes of data.
 MAX_DATA_FRAME_BYTES = 1034
 
 _DATA_SHORTEST, _DATA_LONGEST = Data.lengths
-#: Commands that can follow file data, each by its id, length and the bytes that are always zero.
-_MARK = re.compile(rb"\x00(?:\x03\x00\x04|\x01\x00\x06|\x05\x00\x04\x00\x00\x00|\x00..\x00)", re.DOTALL)
+#: Where the IMEI is in an INIT.
+_IMEI_AT, _IMEI_END = 4, 12
+#: Commands that can follow file data, after their first zero byte: SYNC, START, STATUS, INIT (protocol id not 0).
+_MARKS = rb"\x03\x00\x04|\x01\x00\x06|\x05\x00\x04\x00\x00\x00|\x00(?!\x00\x00)..\x00[\x00-\x03]"
+_MARK = re.compile(rb"\x00(?:%b)" % _MARKS, re.DOTALL)
+_MARK_OR_DATA = re.compile(rb"\x00(?:\x04[\x00-\x04]|%b)" % _MARKS, re.DOTALL)
+#: What the longest of these looks at.
+_PATTERN_BYTES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ DeviceEvent = DeviceCommand | DataRun | StepFound | Damaged
 
 
 class DeviceDecoder:
-    """The device's bytes as events; holds at most two frames and what the last `feed` brought.
+    """The device's bytes as events; holds at most two DATA frames or one METADATA, and what the last `feed` brought.
 
     ``run_frames`` limits how many DATA frames make one `DataRun` (0: no limit but the bytes at hand).
     """
@@ -102,7 +108,7 @@ class DeviceDecoder:
         self._buffer = bytearray()
         self._run_frames = run_frames
         self._budget_bytes = 0
-        self._imei: int | None = None
+        self._imei = b""
         self._size = 0xFFFFFFFF
         self._crc = 0
         self._in_data = False
@@ -161,8 +167,8 @@ class DeviceDecoder:
         if command_id == CommandId.INIT:
             return self._init()
         command = FROM_DEVICE.get(command_id)
-        if command is None or self._imei is None or not command.lengths[0] <= length <= command.lengths[1]:
-            return self._lost(_refusal(command_id, length, self._imei is None), MAX_DATA_FRAME_BYTES)
+        if command is None or not self._imei or not command.lengths[0] <= length <= command.lengths[1]:
+            return self._lost(_refusal(command_id, length, not self._imei), MAX_DATA_FRAME_BYTES)
         stop = HEADER_BYTES + length
         if len(buffer) < stop:
             return None
@@ -178,13 +184,13 @@ class DeviceDecoder:
 
     def _init(self) -> DeviceEvent | None:
         """Take an INIT; a connection speaks for one device only."""
+        if self._in_data and self._is_own_init(0) is False:
+            return self._lost("no command of the protocol", MAX_DATA_FRAME_BYTES)
         if len(self._buffer) < INIT_BYTES:
             return None
-        if self._in_data and not self._is_own_init(0):
-            return self._lost("no command of the protocol", MAX_DATA_FRAME_BYTES)
         event = Init.parse_whole(bytes(self._buffer[:INIT_BYTES]))
+        self._imei, self._in_data = bytes(self._buffer[_IMEI_AT:_IMEI_END]), False
         del self._buffer[:INIT_BYTES]
-        self._imei, self._in_data = event.imei, False
         return event
 
     def _single_frame(self, frame: Data | EnhancedData, stop: int) -> DeviceEvent | None:
@@ -209,7 +215,7 @@ class DeviceDecoder:
     def _seek(self) -> DeviceEvent | None:
         """Find a command that is right in its place inside the damaged frame; waits for bytes that decide."""
         while True:
-            position = self._buffer.find(0, self._seek_from, self._window)
+            position = self._next_candidate()
             if position < 0:
                 if len(self._buffer) < self._window:
                     self._seek_from = max(self._seek_from, len(self._buffer))
@@ -226,6 +232,15 @@ class DeviceDecoder:
             self._seek_from += 1
         self.drop_until_sync()
         return Damaged(self._damage)
+
+    def _next_candidate(self) -> int:
+        """Return where in the damaged frame a command may begin, also one that is not all there; -1 for nowhere."""
+        partial_from = max(self._seek_from, len(self._buffer) - _PATTERN_BYTES + 1)
+        partial = self._buffer.find(0, partial_from, self._window)
+        found = _MARK_OR_DATA.search(self._buffer, self._seek_from, self._window + _PATTERN_BYTES - 1)
+        if found is None or found.start() >= self._window or 0 <= partial < found.start():
+            return partial
+        return found.start()
 
     def _right_at(self, position: int) -> bool | None:
         """Tell whether a good command begins at ``position`` (a zero byte), None where more bytes must tell."""
@@ -251,8 +266,8 @@ class DeviceDecoder:
 
     def _is_mark(self, position: int, command_id: int, length: int) -> bool | None:
         """Tell whether a command that may follow file data begins here: SYNC, START, STATUS or our own INIT."""
-        if command_id == CommandId.INIT:
-            return self._is_own_init(position)
+        if command_id == CommandId.INIT:  # which has its protocol id where others have their length
+            return self._is_own_init(position) if length else False
         if length != (6 if command_id == CommandId.START else 4):
             return False
         field_at = position + HEADER_BYTES
@@ -266,9 +281,10 @@ class DeviceDecoder:
         return value in STATUS_NAMES
 
     def _is_own_init(self, position: int) -> bool | None:
-        if len(self._buffer) < position + INIT_BYTES:
-            return None
-        return int.from_bytes(self._buffer[position + 4 : position + 12], "big") == self._imei
+        """Tell whether our INIT begins here; one wrong byte is enough, for more may never come after a last frame."""
+        if not self._imei.startswith(self._buffer[position + _IMEI_AT : position + _IMEI_END]):
+            return False
+        return True if len(self._buffer) >= position + INIT_BYTES else None
 
     def _drop(self) -> DeviceEvent | None:
         """Throw bytes away up to a command that may follow file data, and take that."""
@@ -300,7 +316,8 @@ _AFTER_DAMAGE = frozenset({CommandId.INIT, CommandId.START, CommandId.SYNC, Comm
 def _good_frames(buffer: bytearray, crc: int, limit: int, budget: int) -> tuple[bytes, int, int, int]:
     """Return the data of the whole and good DATA frames at the head, the CRC after them, their number and their end.
 
-    Stops after ``limit`` frames (0: none) and with the frame that brings ``budget`` bytes of data.
+    Stops after ``limit`` frames (0: none), with the frame that brings ``budget`` bytes of data, and before one that
+    brings more, so that it comes alone.
     """
     chunks: list[memoryview] = []
     view = memoryview(buffer)
@@ -311,6 +328,8 @@ def _good_frames(buffer: bytearray, crc: int, limit: int, budget: int) -> tuple[
         if command_id != CommandId.DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST or after > end:
             break
         data = view[stop + HEADER_BYTES : after - 2]
+        if chunks and len(data) > budget:
+            break
         found = crc16(data, crc)
         if found != view[after - 2] << 8 | view[after - 1]:
             break

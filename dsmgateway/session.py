@@ -1,8 +1,8 @@
 """One camera's conversation: what every input leads to, in every state (the table is in `dsmgateway.states`).
 
-Inputs are the device's events, the store's answers, time limits, takeover and the end of the connection; each returns the
-effects it asks for, in order. No clock, no socket, no disk, no Twisted: who performs the effects owns those. While the
-store is at work (OPENING, STORING) no device event may be given in, see `Session.reads`.
+Inputs are the device's events, the store's answers, time limits, takeover and the end of the connection; each returns
+the effects it asks for, in order. No clock, no socket, no disk, no Twisted: who performs the effects owns those. While
+the store is at work (OPENING, STORING) no device event may be given in, see `Session.reads`.
 
 The promise is kept here: REPEAT_INIT or STATUS 0 for a file is an effect of `Session.stored` and of nothing else, and a
 session that ends with a file under way parks it and ends without CLOSE, so that the camera keeps its copy.
@@ -48,7 +48,8 @@ from dsmgateway.metadata import Metadata
 from dsmgateway.states import LEGAL, State, spelt
 from dsmgateway.transfer import SyncVerdict, Transfer
 
-
+#: From this protocol id on METADATA is JSON; its bytes are kept as they are.
+JSON_METADATA_PROTOCOL = 6
 #: States in which a file is open in the store, so that its end must be parked.
 _WITH_PART = frozenset({State.AWAIT_SYNC, State.RECEIVING})
 
@@ -69,12 +70,24 @@ class SessionOptions:
 class Session:
     """A conversation from the connection's first byte to its end."""
 
-    __slots__ = ("_metadata", "_options", "_path", "files_stored", "imei", "state", "transfer")
+    __slots__ = (
+        "_metadata",
+        "_noted_late",
+        "_options",
+        "_path",
+        "_protocol_id",
+        "files_stored",
+        "imei",
+        "state",
+        "transfer",
+    )
 
     def __init__(self, options: SessionOptions) -> None:
         self._options = options
         self._path = b""
+        self._protocol_id = 0
         self._metadata: Metadata | None = None
+        self._noted_late = False
         self.state = State.AWAIT_INIT
         self.imei: str | None = None
         self.transfer: Transfer | None = None
@@ -126,18 +139,22 @@ class Session:
         """A file that is whole stays whole, whatever the device sends after its last byte."""
         if isinstance(event, Status):
             return [_status_note(event)]
-        return [Note(Event.DATA_BEYOND, {"received": spelt(type(event))})]
+        if self._noted_late:
+            return []
+        self._noted_late = True
+        return [Note(Event.DATA_BEYOND, {"command": spelt(type(event))})]
 
     def _init(self, init: Init) -> Effects:
-        effects: Effects = []
         if self.imei not in (None, init.imei_digits):
             raise UnexpectedCommand(f"INIT of device {init.imei_digits} on a connection of device {self.imei}")
+        effects: Effects = []
+        parked = self._let_go()
         if self.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
-            effects += [Note(Event.DEVICE_BEGAN_AGAIN), *self._let_go()]
+            effects += [Note(Event.DEVICE_BEGAN_AGAIN), *parked]
         if self.imei is None:
             self.imei = init.imei_digits
             effects.append(Claim(self.imei))
-        self._path, self._metadata = b"", None
+        self._path, self._protocol_id, self._metadata, self._noted_late = b"", init.protocol_id, None, False
         offers = init.offers
         fields: dict[str, object] = {
             "protocol_id": init.protocol_id,
@@ -150,6 +167,8 @@ class Session:
             return [*effects, Send(PathRequest())]
         if offers:
             effects.append(Note(Event.UNSUPPORTED_OFFER, {"offers": fields["offers"]}))
+        if parked:
+            return [*effects, *self._end("the device began again without a file")]
         return [*effects, *self._close("nothing to send")]
 
     def _took_path(self, path: Path) -> Effects:
@@ -162,7 +181,8 @@ class Session:
         return self._request_file()
 
     def _took_metadata(self, response: MetadataResponse) -> Effects:
-        self._metadata = Metadata.parse(response.body)
+        binary = self._protocol_id < JSON_METADATA_PROTOCOL
+        self._metadata = Metadata.parse(response.body) if binary else Metadata(response.body)
         if self.state is State.AWAIT_METADATA:
             return self._request_file()
         return []
@@ -170,29 +190,32 @@ class Session:
     def _took_start(self, start: Start) -> Effects:
         transfer = self.transfer
         if transfer and (transfer.size_bytes, transfer.start_crc) == (start.size, start.crc):
+            transfer.unanswered = max(0, transfer.unanswered - 1)  # it did not see the last RESUME
             return self._resume()
         effects = self._let_go()
         refusal = self._refusal(start.size)
         if refusal:
             return [*effects, Note(Event.FILE_REFUSED, {"reason": refusal}), *self._end(refusal)]
-        self.transfer = Transfer(self._device_path, start.size, start.crc)
+        resyncs = transfer.resyncs + 1 if transfer else 0
+        if resyncs > self._options.max_resyncs:
+            return [*effects, *self._give_up("START describes another file again and again")]
+        self.transfer = Transfer(self._device_path, start.size, start.crc, resyncs=resyncs)
         return [*effects, *self._open(compare=True)]
 
     def _took_sync(self, sync: Sync) -> Effects:
         transfer = self._current
         asked = transfer.resume_bytes
-        match transfer.sync(sync.offset):
-            case SyncVerdict.GO_ON:
-                again = self.state is State.RECEIVING
-                self.state = State.RECEIVING
-                over = self._count_resync() if again else []
-                return over or [ExpectData(transfer.remaining_bytes)]
-            case SyncVerdict.NOT_THE_LAST_PACKET:
-                return [Park(), *self._open(compare=False)]
-            case SyncVerdict.HOLE:
-                transfer.from_start = transfer.unanswered > 1
-                note = Note(Event.SYNC_HOLE, {"asked": asked, "received": sync.offset, "held": transfer.held_bytes})
-                return [note, *self._resume()]
+        verdict = transfer.sync(sync.offset)
+        if verdict is SyncVerdict.GO_ON:
+            again = self.state is State.RECEIVING
+            self.state = State.RECEIVING
+            over = self._count_resync() if again else []
+            return over or [ExpectData(transfer.remaining_bytes)]
+        if verdict is SyncVerdict.NOT_THE_LAST_PACKET:
+            return [Park(), *self._open(compare=False)]
+        transfer.from_start = transfer.unanswered > 1
+        note = Note(Event.SYNC_HOLE, {"asked": asked, "answered": sync.offset, "held": transfer.held_bytes})
+        return [note, *self._resume()]
 
     def _took_data(self, run: DataRun) -> Effects:
         transfer = self._current
@@ -236,6 +259,8 @@ class Session:
 
     def stored(self, path: str, duplicate: bool) -> Effects:
         """The file is durable (STORING, or ENDED): the only place from where the device is told so."""
+        if self.state is not State.ENDED:
+            self._must_be(State.STORING)
         transfer = self._current
         self.transfer = None
         self.files_stored += 1
@@ -248,7 +273,6 @@ class Session:
         }
         if self.state is State.ENDED:
             return [Note(event, fields)]
-        self._must_be(State.STORING)
         if self._options.repeat:
             self.state = State.AWAIT_NEXT_INIT
             return [Note(event, fields), Send(RepeatInit())]
@@ -260,13 +284,13 @@ class Session:
         if self.state is State.ENDED:
             return []
         self._must_be(State.STORING)
-        return [Note(Event.COMPARISON_FAILED, {"device_path": _shown(self._path)}), *self._open(compare=False)]
+        note = Note(Event.COMPARISON_FAILED, {"device_path": _shown(self._current.device_path)})
+        return [note, *self._open(compare=False)]
 
     def store_failed(self, reason: str) -> Effects:
-        """The disk failed, in any state: end without a word to the device."""
-        if self.state is State.ENDED:
-            return []
-        return [Note(Event.STORE_FAILED, {"reason": reason}), *self._end("the disk failed")]
+        """The disk failed, in any state, also after the end (parking): end without a word to the device."""
+        ended = [effect for effect in self._end("the disk failed") if not isinstance(effect, Note)]
+        return [Note(Event.STORE_FAILED, {"reason": reason}), *ended]
 
     # -- time and the connection
 

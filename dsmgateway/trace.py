@@ -6,6 +6,7 @@ trouble; a trace that can't be written is given up with a log line and never dis
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -33,23 +34,26 @@ class Trace:
 
     def write(self, direction: str, data: bytes) -> None:
         """Add ``data`` from ``direction`` (``device`` or ``gateway``)."""
-        if self._file is None:
+        file = self._file
+        if file is None:
             return
         try:
-            self._file.write(f"{self._now() - self._began:.3f} {direction} {data.hex()}\n")
+            file.write(f"{self._now() - self._began:.3f} {direction} {data.hex()}\n")
         except OSError as error:
-            self._give_up(error)
+            self._give_up(file, error)
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        if self._file is None:
+        file, self._file = self._file, None
+        if file is None:
             return
         try:
-            self._file.close()
-            self._file = None
+            file.close()
         except OSError as error:
-            self._give_up(error)
+            self._give_up(file, error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, file: TextIO, error: OSError) -> None:
         self._file = None
+        with contextlib.suppress(OSError):
+            file.close()
         self._complain(f"tracing ended: {error.strerror}")

@@ -66,7 +66,7 @@ class Transfer:
     def opened(self, offset_bytes: int, comparing: bool) -> None:
         """Begin where the store says the file stands."""
         self.held_bytes, self.comparing = offset_bytes, comparing
-        self.from_start = False
+        self.from_start, self.unanswered = False, 0
 
     def sync(self, offset_bytes: int) -> SyncVerdict:
         """Judge a SYNC; where it says GO_ON, ``held_bytes`` is what it names (a rewind overwrites)."""

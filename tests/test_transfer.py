@@ -1,0 +1,125 @@
+"""One file's arithmetic."""
+
+import pytest
+from conftest import PATH
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsmgateway.commands import PACKET_BYTES
+from dsmgateway.transfer import SyncVerdict, Transfer
+
+SIZES = st.integers(1, 5000)
+
+
+def transfer(size_bytes: int = 5000, held_bytes: int = 0, comparing: bool = False) -> Transfer:
+    """A file that the store has opened."""
+    begun = Transfer(PATH, size_bytes, 0)
+    begun.opened(held_bytes, comparing)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "last_packet_bytes"),
+    [(1, 0), (1023, 0), (1024, 0), (1025, 1024), (2048, 1024), (2049, 2048), (0, 0)],
+)
+def test_last_packet(size_bytes: int, last_packet_bytes: int) -> None:
+    """The last packet begins at the last boundary that has data after it."""
+    assert transfer(size_bytes).last_packet_bytes == last_packet_bytes
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "resume_bytes"), [(0, 0), (1023, 0), (1024, 1024), (2047, 1024), (4096, 4096), (5000, 4096)]
+)
+def test_resume_is_a_packet_boundary_that_is_held(held_bytes: int, resume_bytes: int) -> None:
+    """The device is asked to go on at the last boundary held, and for the last packet where everything is held."""
+    assert transfer(held_bytes=held_bytes).resume_bytes == resume_bytes
+
+
+@given(SIZES, st.integers(0, 5000))
+def test_resume_never_makes_a_hole(size_bytes: int, held_bytes: int) -> None:
+    """Wherever a file stands, RESUME asks for something that is in the file and not beyond what is held."""
+    begun = transfer(size_bytes, min(held_bytes, size_bytes))
+    assert begun.resume_bytes % PACKET_BYTES == 0
+    assert begun.resume_bytes <= begun.held_bytes
+    assert begun.resume_bytes < size_bytes
+
+
+@given(SIZES, st.integers(0, 5000), st.integers(0, 0xFFFFFFFF) | st.integers(0, 5000))
+def test_sync_never_makes_a_hole(size_bytes: int, held_bytes: int, offset_bytes: int) -> None:
+    """A SYNC is followed exactly when it is in the file and not beyond what is held; else nothing changes."""
+    begun = transfer(size_bytes, min(held_bytes, size_bytes))
+    held_before = begun.held_bytes
+    if begun.sync(offset_bytes) is SyncVerdict.GO_ON:
+        assert begun.held_bytes == offset_bytes <= held_before
+        assert offset_bytes < size_bytes
+    else:
+        assert begun.held_bytes == held_before
+        assert offset_bytes > held_before or offset_bytes >= size_bytes
+
+
+@pytest.mark.parametrize("offset_bytes", [0, 1, 1024, 2000])
+def test_sync_lower_rewinds(offset_bytes: int) -> None:
+    """A SYNC below what is held is the device's word: data is overwritten from there."""
+    begun = transfer(held_bytes=2048)
+    assert begun.sync(offset_bytes) is SyncVerdict.GO_ON
+    assert (begun.held_bytes, begun.remaining_bytes) == (offset_bytes, 5000 - offset_bytes)
+
+
+def test_sync_at_the_end_of_the_file_is_a_hole() -> None:
+    """A SYNC where no data can follow is not followed, though all before it is held."""
+    assert transfer(2048, 2048).sync(2048) is SyncVerdict.HOLE
+
+
+def test_from_start_asks_for_everything_until_a_sync_fits() -> None:
+    """After a device went beyond what is held twice, the file is asked for from 0; a SYNC that fits ends that."""
+    begun = transfer(held_bytes=2048)
+    begun.from_start = True
+    assert begun.resume_bytes == 0
+    assert begun.sync(3072) is SyncVerdict.HOLE
+    assert begun.resume_bytes == 0
+    assert begun.sync(1024) is SyncVerdict.GO_ON
+    assert begun.resume_bytes == 1024
+
+
+def test_opened_anew_is_asked_for_where_it_stands() -> None:
+    """The store's word counts, whatever was asked before."""
+    begun = transfer(held_bytes=2048)
+    begun.from_start = True
+    begun.opened(1024, False)
+    assert begun.resume_bytes == 1024
+
+
+def test_comparison_takes_the_last_packet_only() -> None:
+    """Only the last packet is compared; a device that begins elsewhere is not, not even lower."""
+    begun = transfer(held_bytes=4096, comparing=True)
+    assert begun.sync(0) is SyncVerdict.NOT_THE_LAST_PACKET
+    assert begun.sync(3072) is SyncVerdict.NOT_THE_LAST_PACKET
+    assert begun.sync(4999) is SyncVerdict.NOT_THE_LAST_PACKET
+    assert begun.sync(4096) is SyncVerdict.GO_ON
+
+
+@pytest.mark.parametrize(
+    ("length_bytes", "offset_bytes", "fits"),
+    [
+        (904, None, True),
+        (905, None, False),
+        (904, 4096, True),
+        (904, 4095, False),
+        (904, 0, False),
+        (905, 4096, False),
+    ],
+)
+def test_data_fits(length_bytes: int, offset_bytes: int | None, fits: bool) -> None:
+    """Data is taken when it is within the size and, where it says its place, in its place."""
+    assert transfer(held_bytes=4096).fits(length_bytes, offset_bytes) is fits
+
+
+def test_whole_with_the_last_byte() -> None:
+    """A file is whole when all bytes are held, not earlier; data that fits ends a row of RESUMEs."""
+    begun = transfer(held_bytes=4096)
+    begun.unanswered = 2
+    begun.take(903)
+    assert not begun.whole and begun.remaining_bytes == 1
+    assert begun.unanswered == 0
+    begun.take(1)
+    assert begun.whole and begun.remaining_bytes == 0
