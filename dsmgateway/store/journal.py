@@ -1,7 +1,8 @@
 r"""The journal of a part: how far it was durable, in a text file that survives being cut or damaged anywhere.
 
-One record a line, ``<CRC-32 of the JSON, 8 hex> <JSON>\n``: first a header that says whose part it is, then checkpoints.
-Whatever follows the first bad line does not count, so losing the tail only lowers the offset. Does no input or output.
+One record a line, ``<CRC-32 of the JSON, 8 hex> <JSON>\n``: first a header that says whose part it is, then
+checkpoints. Whatever follows the first bad line does not count, so losing the tail only lowers the offset. Does no
+input or output.
 """
 
 from __future__ import annotations
@@ -136,10 +137,12 @@ def _checkpoint(fields: dict[str, object] | None, end_bytes: int) -> Checkpoint 
     if fields is None:
         return None
     try:
-        values = [_natural(fields, name) for name in ("offset", "crc32", "connections", "twice")]
+        offset_bytes, crc32, connections, twice_bytes = (
+            _natural(fields, name) for name in ("offset", "crc32", "connections", "twice")
+        )
     except (KeyError, TypeError):
         return None
-    return Checkpoint(*values, end_bytes=end_bytes)
+    return Checkpoint(offset_bytes, crc32, connections, twice_bytes, end_bytes)
 
 
 def _natural(fields: dict[str, object], name: str) -> int:

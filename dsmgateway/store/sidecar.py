@@ -15,6 +15,8 @@ from dsmgateway.store.values import Offered, Record
 
 #: Largest sidecar that is read back; the metadata of a device is 4 KiB at most, twice as much in hex.
 LIMIT_BYTES = 256 * 1024
+#: Levels of nesting kept of what the caller says; hostile metadata has a thousand.
+_DEEPEST = 16
 
 
 def encode_sidecar(fields: Mapping[str, object], about: Mapping[str, object]) -> bytes:
@@ -55,8 +57,10 @@ def _is_ours(record: Record) -> bool:
     return is_final_path(record.path) and isinstance(record.crc16, int | None)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, depth: int = 0) -> object:
     """Turn anything into what JSON can say: a file is never lost for an odd value in its metadata."""
+    if depth > _DEEPEST:
+        return None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
@@ -64,7 +68,7 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, depth + 1) for inner in value]
     return str(value)

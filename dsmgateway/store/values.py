@@ -102,8 +102,8 @@ class Recovery:
 
     ``rolled_forward``: files whose finish was cut off and is now complete. ``rolled_back``: records of a finish dropped
     because the part is still there. ``set_aside``: files in the tree that did not match their record. ``expired``:
-    parts deleted by age. ``parts`` and ``part_bytes``: what can go on. ``index_rebuilt``: the index was missing or
-    corrupt, and ``indexed`` files were read back from the tree; ``unreadable`` sidecars could not be.
+    parts deleted by age. ``parts`` and ``part_bytes``: what can go on. ``index_rebuilt``: the index of a tree
+    was missing or corrupt, and ``indexed`` files were read back from the tree; ``unreadable`` sidecars could not be.
     """
 
     rolled_forward: tuple[str, ...] = ()

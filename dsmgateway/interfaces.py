@@ -1,0 +1,39 @@
+"""The seams that have, or will have, more than one implementation.
+
+Only signatures and promises; no implementation is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+from dsmgateway.store import Differs, Offered, Recovery, Stored, Upload
+
+
+class IFileWorker(Interface):
+    """The file store as the reactor thread sees it: every call returns a Deferred, calls for one device keep order.
+
+    A Deferred fails with `dsmgateway.errors.StoreError` when the disk did; with anything else it is a bug. After a
+    failure every later call for the same upload fails alike, and the upload is closed.
+    """
+
+    def start() -> Recovery:
+        """Open the store, which may block, and begin to work; raises `StoreError`."""
+
+    def open(offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
+        """Begin or take up the reception of a file; the upload says at which offset."""
+
+    def append(upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
+        """Write bytes at an offset of the file; fires when they are written, which is not yet durable."""
+
+    def finish(upload: Upload, about: Mapping[str, object]) -> Deferred[Stored | Differs]:
+        """Store the whole file; fires when it is durable. ``about`` goes into its sidecar."""
+
+    def park(upload: Upload) -> Deferred[None]:
+        """Keep what has come, durably, until the file is offered again."""
+
+    def stop() -> Deferred[None]:
+        """Finish everything that was asked for, then close the store."""

@@ -1,0 +1,248 @@
+"""What a lane of the store worker does with its calls: what to write when, and what to commit together.
+
+Policy only: no thread, no queue, no waiting (see `dsmgateway.worker`). Bytes of an upload are held back for up to 1 s
+or 16 KiB, so that a packet a time is not a write a time; a finish, a park or an open writes them first. Finishes that
+are waiting together are stored together. Knows no reactor and nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store import FileStore, Offered, Upload
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is done in one go; times in seconds."""
+
+    #: Bytes of an upload held back at most: a write of this size costs little more than one of a packet.
+    hold_bytes: int = 16 * 1024
+    #: Pieces held back at most: a device may send one byte at a time, and every piece costs memory of its own.
+    hold_pieces: int = 64
+    hold_s: float = 1.0
+    #: What a lost connection may cost: bytes and time between two checkpoints of an upload.
+    checkpoint_bytes: int = 256 * 1024
+    checkpoint_interval_s: float = 5.0
+    #: Checkpoints made between two looks at the queue: each is two syncs, and finishes shall not wait for them all.
+    checkpoints_at_once: int = 8
+    #: Files stored together.
+    finish_group: int = 32
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One call on its way to a lane, and the Deferred that its result goes to."""
+
+    deferred: Deferred[Any]
+
+
+@dataclass(eq=False, slots=True)
+class Open(Job):
+    """Take up an offer."""
+
+    offered: Offered
+    peer: str
+    compare: bool
+
+
+@dataclass(eq=False, slots=True)
+class Append(Job):
+    """Write bytes at an offset."""
+
+    upload: Upload
+    offset_bytes: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(eq=False, slots=True)
+class Finish(Job):
+    """Store a whole file."""
+
+    upload: Upload
+    about: Mapping[str, object]
+
+
+@dataclass(eq=False, slots=True)
+class Park(Job):
+    """Keep a part."""
+
+    upload: Upload
+
+
+Result = tuple[Job, object]
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """Appends of one upload that wait to be written together, one after the other in the file."""
+
+    since_s: float
+    jobs: list[Append] = field(default_factory=list)
+    bytes_held: int = 0
+
+    @property
+    def end_bytes(self) -> int:
+        last = self.jobs[-1]
+        return last.offset_bytes + len(last.data)
+
+
+class Lane:
+    """What one lane does with its jobs. Has no thread; `perform` blocks on the disk only.
+
+    ``clock`` gives seconds that never go back.
+    """
+
+    def __init__(self, store: FileStore, pace: Pace, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._pace = pace
+        self._clock = clock
+        self._held: dict[Upload, _Held] = {}
+        self._dirty_since: dict[Upload, float] = {}
+        self._group: list[Finish] = []
+        self._results: list[Result] = []
+
+    def perform(self, jobs: Sequence[Job]) -> list[Result]:
+        """Do these jobs and what is due by now; return the results there are, in the order of their jobs.
+
+        A result is what the Deferred of its job fires with, a `Failure` among others. Bytes that are held back have
+        theirs in a later call.
+        """
+        for job in jobs:
+            match job:
+                case Append():
+                    self._append(job)
+                case Finish():
+                    self._finish(job)
+                case Open():
+                    self._open(job)
+                case Park():
+                    self._park(job)
+        self._commit()
+        self._tend()
+        results, self._results = self._results, []
+        return results
+
+    def due_in_s(self) -> float | None:
+        """Return in how many seconds `perform` is to be called although no job has come; None for never."""
+        times = [held.since_s + self._pace.hold_s for held in islice(self._held.values(), 1)]
+        times += [since_s + self._pace.checkpoint_interval_s for since_s in islice(self._dirty_since.values(), 1)]
+        return max(min(times) - self._clock(), 0.0) if times else None
+
+    def drain(self) -> list[Result]:
+        """Write everything that is held back and return the results."""
+        for upload in list(self._held):
+            self._write(upload)
+        results, self._results = self._results, []
+        return results
+
+    def _append(self, job: Append) -> None:
+        held = self._held.get(job.upload)
+        if held is not None and held.end_bytes != job.offset_bytes:
+            self._write(job.upload)
+            held = None
+        if held is None:
+            held = self._held[job.upload] = _Held(self._clock())
+        held.jobs.append(job)
+        held.bytes_held += len(job.data)
+        is_enough = held.bytes_held >= self._pace.hold_bytes or len(held.jobs) >= self._pace.hold_pieces
+        if is_enough or not job.upload.is_open:
+            self._write(job.upload)
+
+    def _finish(self, job: Finish) -> None:
+        self._write(job.upload)
+        self._dirty_since.pop(job.upload, None)
+        self._group.append(job)
+        if len(self._group) >= self._pace.finish_group:
+            self._commit()
+
+    def _open(self, job: Open) -> None:
+        """Take up an offer, once everything asked for this device before has been done."""
+        if any(waiting.upload.offered.imei == job.offered.imei for waiting in self._group):
+            self._commit()
+        for upload in [held for held in self._held if held.offered.imei == job.offered.imei]:
+            self._write(upload)
+        self._results.append((job, result_of(lambda: self._store.open(job.offered, job.peer, compare=job.compare))))
+
+    def _park(self, job: Park) -> None:
+        if any(waiting.upload is job.upload for waiting in self._group):
+            self._commit()
+        self._write(job.upload)
+        self._dirty_since.pop(job.upload, None)
+        self._results.append((job, result_of(job.upload.park)))
+
+    def _write(self, upload: Upload) -> None:
+        """Write what is held back of an upload, and make a checkpoint where it has become long."""
+        held = self._held.pop(upload, None)
+        if held is None:
+            return
+        first_bytes = held.jobs[0].offset_bytes
+        outcome = result_of(lambda: upload.write(first_bytes, [job.data for job in held.jobs]))
+        self._results.extend((job, outcome) for job in held.jobs)
+        if isinstance(outcome, Failure):
+            self._give_up(upload, outcome)
+        elif upload.dirty_bytes >= self._pace.checkpoint_bytes:
+            self._checkpoint(upload)
+        elif upload.dirty_bytes:
+            self._dirty_since.setdefault(upload, self._clock())
+
+    def _checkpoint(self, upload: Upload) -> None:
+        self._dirty_since.pop(upload, None)
+        if upload.is_open:
+            outcome = result_of(upload.checkpoint)
+            if isinstance(outcome, Failure):
+                self._give_up(upload, outcome)
+
+    def _give_up(self, upload: Upload, failure: Failure) -> None:
+        """Close an upload that failed; from now on its calls fail alike."""
+        self._dirty_since.pop(upload, None)
+        reason = failure.value
+        upload.abandon(reason if isinstance(reason, StoreError) else StoreError(f"{upload.offered}: {reason!r}"))
+
+    def _commit(self) -> None:
+        group, self._group = self._group, []
+        if not group:
+            return
+        answers = result_of(lambda: self._store.finish([(job.upload, job.about) for job in group]))
+        if isinstance(answers, Failure):
+            for job in group:
+                self._give_up(job.upload, answers)
+            self._results.extend((job, answers) for job in group)
+        else:
+            outcomes = [Failure(answer) if isinstance(answer, StoreError) else answer for answer in answers]
+            self._results.extend(zip(group, outcomes, strict=True))
+
+    def _tend(self) -> None:
+        """Write what was held back long enough, and make some of the checkpoints that are due.
+
+        Both dicts are in order of time, since an upload only ever enters at the end: the first one is the oldest.
+        """
+        now_s = self._clock()
+        while self._held:
+            upload, held = next(iter(self._held.items()))
+            if held.since_s + self._pace.hold_s > now_s:
+                break
+            self._write(upload)
+        for _ in range(self._pace.checkpoints_at_once):
+            since_s = next(iter(self._dirty_since.values()), math.inf)
+            if since_s + self._pace.checkpoint_interval_s > now_s:
+                break
+            self._checkpoint(next(iter(self._dirty_since)))
+
+
+def result_of(call: Callable[[], _T]) -> _T | Failure:
+    """Return what a call returns, or its `Failure`: whatever goes wrong in a lane ends at the caller's Deferred."""
+    try:
+        return call()
+    except BaseException:
+        return Failure()

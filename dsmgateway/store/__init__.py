@@ -1,0 +1,28 @@
+"""The durable file store: blocking, standard library only.
+
+What the rest of the gateway uses is named here; how it works is told in `part` (receiving), `landing` (finishing) and
+`recovery` (starting).
+"""
+
+from dsmgateway.store.check import Checked, Kind, State, check
+from dsmgateway.store.files import Disk
+from dsmgateway.store.store import Answer, FileStore
+from dsmgateway.store.upload import Upload
+from dsmgateway.store.values import PACKET_BYTES, Differs, Expired, Offered, Recovery, Stored
+
+__all__ = [
+    "PACKET_BYTES",
+    "Answer",
+    "Checked",
+    "Differs",
+    "Disk",
+    "Expired",
+    "FileStore",
+    "Kind",
+    "Offered",
+    "Recovery",
+    "State",
+    "Stored",
+    "Upload",
+    "check",
+]

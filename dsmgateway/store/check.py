@@ -1,0 +1,155 @@
+"""Verify a data folder: every finished file against its sidecar, every part against its journal.
+
+Reads only, takes no lock, and may run beside a gateway: what vanishes in between was moved by it and is passed over.
+Raises nothing for what it finds, only `StoreError` when it cannot read.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store.files import Disk
+from dsmgateway.store.journal import read_journal
+from dsmgateway.store.naming import SPOOL, is_final_path, sidecar_path
+from dsmgateway.store.part import proven_checkpoint, resume_offset
+from dsmgateway.store.recovery import read_record, sha256_of, tree
+
+
+class Kind(enum.Enum):
+    """What was looked at."""
+
+    MEDIA = "media"
+    SIDECAR = "sidecar"
+    PART = "part"
+    ASIDE = "aside"
+    FOREIGN = "foreign"
+
+
+class State(enum.Enum):
+    """What was found; ``is_good`` says whether anybody has to care."""
+
+    OK = "ok"
+    #: A finish is under way, or was cut off and will be completed by the next start.
+    UNFINISHED = "unfinished"
+    #: A part that goes on at ``offset_bytes`` when the device comes back.
+    RESUMABLE = "resumable"
+    #: A part that begins at 0 when the device comes back.
+    FROM_START = "from start"
+    SET_ASIDE = "set aside"
+    MISSING_SIDECAR = "missing sidecar"
+    MISSING_FILE = "missing file"
+    BAD_SIDECAR = "bad sidecar"
+    SIZE_DIFFERS = "size differs"
+    SHA256_DIFFERS = "sha256 differs"
+    NOT_OURS = "not ours"
+
+    @property
+    def is_good(self) -> bool:
+        """Say whether this is part of normal life."""
+        return self in (State.OK, State.UNFINISHED, State.RESUMABLE, State.FROM_START)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One file of the data folder; ``path`` is relative to it, ``offset_bytes`` that of a resumable part."""
+
+    path: str
+    kind: Kind
+    state: State
+    size_bytes: int
+    offset_bytes: int = 0
+
+
+def check(folder: Path, disk: Disk | None = None) -> Iterator[Checked]:
+    """Yield a row for every file in the tree and every part, as they are read."""
+    reader = disk or Disk()
+    for path in tree(folder, reader):
+        row = _media(folder, path, reader) if is_final_path(path) else _beside(folder, path, reader)
+        if row is not None:
+            yield row
+    for name in reader.names(folder / SPOOL):
+        if name.endswith(".part"):
+            row = _part(folder, f"{SPOOL}/{name}", reader)
+            if row is not None:
+                yield row
+    for name in reader.names(folder / SPOOL / "aside"):
+        path = f"{SPOOL}/aside/{name}"
+        yield Checked(path, Kind.ASIDE, State.SET_ASIDE, reader.size(folder / path) or 0)
+
+
+def _media(folder: Path, path: str, disk: Disk) -> Checked | None:
+    size_bytes = disk.size(folder / path)
+    if size_bytes is None:
+        return None
+    return Checked(path, Kind.MEDIA, _media_state(folder, path, size_bytes, disk), size_bytes)
+
+
+def _media_state(folder: Path, path: str, size_bytes: int, disk: Disk) -> State:
+    sidecar = folder / sidecar_path(path)
+    if disk.size(sidecar) is None:
+        return State.UNFINISHED if path in _under_way(folder, disk) else State.MISSING_SIDECAR
+    record = read_record(sidecar, disk)
+    if record is None or record.path != path:
+        return State.BAD_SIDECAR
+    if record.size_bytes != size_bytes:
+        return State.SIZE_DIFFERS
+    return State.OK if sha256_of(folder / path, disk) == record.sha256 else State.SHA256_DIFFERS
+
+
+def _beside(folder: Path, path: str, disk: Disk) -> Checked | None:
+    """Check what is not a finished file: a sidecar must have its file, anything else is not ours."""
+    size_bytes = disk.size(folder / path)
+    if size_bytes is None:
+        return None
+    if not path.endswith(".json"):
+        return Checked(path, Kind.FOREIGN, State.NOT_OURS, size_bytes)
+    record = read_record(folder / path, disk)
+    if record is None or sidecar_path(record.path) != path:
+        return Checked(path, Kind.SIDECAR, State.BAD_SIDECAR, size_bytes)
+    missing = disk.size(folder / record.path) is None
+    return Checked(path, Kind.SIDECAR, State.MISSING_FILE, size_bytes) if missing else None
+
+
+def _under_way(folder: Path, disk: Disk) -> set[str]:
+    """Return the final paths that the records of unfinished finishes name."""
+    names = [name for name in disk.names(folder / SPOOL) if name.endswith(".sidecar")]
+    records = [read_record(folder / SPOOL / name, disk) for name in names]
+    return {record.path for record in records if record is not None}
+
+
+def _part(folder: Path, path: str, disk: Disk) -> Checked | None:
+    part = folder / path
+    size_bytes = disk.size(part)
+    if size_bytes is None:
+        return None
+    try:
+        offset_bytes = _offset(part, disk)
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    state = State.RESUMABLE if offset_bytes else State.FROM_START
+    return Checked(path, Kind.PART, state, size_bytes, offset_bytes)
+
+
+def _offset(part: Path, disk: Disk) -> int:
+    """Return where the device would go on: the same reckoning as when the part is taken up."""
+    path = part.with_suffix(".journal")
+    length_bytes = disk.size(path)
+    journal = None if length_bytes is None else read_journal(_whole(path, disk))
+    if journal is None:
+        return 0
+    proven = proven_checkpoint(_whole(part, disk), journal.checkpoints)
+    return 0 if proven is None else resume_offset(journal.offered, proven)
+
+
+def _whole(path: Path, disk: Disk) -> Iterator[bytes]:
+    descriptor = disk.open(path)
+    try:
+        yield from disk.blocks(path, descriptor, 0, disk.length(path, descriptor))
+    finally:
+        disk.close(path, descriptor)

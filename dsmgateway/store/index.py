@@ -1,0 +1,148 @@
+"""The index of stored files: an SQLite database that only repeats what the tree says, so that it can be asked.
+
+WAL and synchronous=FULL, because with NORMAL a power cut takes recent commits; a batch is one transaction. One
+connection behind one lock serves all threads. It can be deleted at any time: it is rebuilt from the sidecars.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store.files import Disk
+from dsmgateway.store.values import Offered, Record
+
+_VERSION = 1
+_SCHEMA = (
+    "DROP TABLE IF EXISTS stored",
+    "CREATE TABLE stored (path TEXT PRIMARY KEY, imei TEXT NOT NULL, device_path BLOB NOT NULL, size INTEGER NOT NULL,"
+    " sha256 TEXT NOT NULL, crc16 INTEGER) WITHOUT ROWID",
+    "CREATE INDEX stored_by_offer ON stored (imei, device_path, size)",
+)
+_COLUMNS = "path, imei, device_path, size, sha256, crc16"
+_INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+_SELECT = f"SELECT {_COLUMNS} FROM stored WHERE imei = ? AND device_path = ? AND size = ? ORDER BY path"
+
+_Values = Sequence[str | bytes | int | None]
+
+
+class Index:
+    """The database at ``path``. Every method may block and raises `StoreError`."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.path = path
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> bool:
+        """Open the database; False means that it has to be rebuilt. A corrupt one is kept as ``*.corrupt``."""
+        if self._disk.size(self.path) is not None:
+            with suppress(sqlite3.DatabaseError):
+                return self._open_sound()
+            self.close()
+            self._move_away()
+        self._connect()
+        return False
+
+    def rebuild(self, records: Iterable[Record]) -> int:
+        """Replace the whole content in one transaction and return how many records there are."""
+        with self._lock:
+            steps = [(statement, None) for statement in _SCHEMA]
+            self._transaction([*steps, (_INSERT, map(_values, records)), (f"PRAGMA user_version = {_VERSION}", None)])
+            return int(self._execute("SELECT count(*) FROM stored")[0][0])
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Commit these records together; when this returns they are durable."""
+        with self._lock:
+            self._transaction([(_INSERT, map(_values, records))])
+
+    def remove(self, path: str) -> None:
+        """Forget the file at this path."""
+        with self._lock:
+            self._transaction([("DELETE FROM stored WHERE path = ?", [(path,)])])
+
+    def find(self, offered: Offered) -> list[Record]:
+        """Return the stored files of this device that have this path and size, in order of their paths."""
+        with self._lock:
+            rows = self._execute(_SELECT, (offered.imei, offered.device_path, offered.size_bytes))
+        return [Record(*row) for row in rows]
+
+    def has(self, path: str) -> bool:
+        """Say whether the file at this path has been committed."""
+        with self._lock:
+            return bool(self._execute("SELECT 1 FROM stored WHERE path = ?", (path,)))
+
+    def close(self) -> None:
+        """Close the database, if it is open."""
+        with self._lock:
+            if self._connection is not None:
+                connection, self._connection = self._connection, None
+                self._disk.run("close", self.path, connection.close)
+
+    def _open_sound(self) -> bool:
+        """Open a database that exists; raises `sqlite3.DatabaseError` if it is corrupt."""
+        try:
+            self._connect()
+            with self._lock:
+                if self._execute("PRAGMA quick_check(1)") != [("ok",)]:
+                    raise sqlite3.DatabaseError("quick_check")
+                return self._execute("PRAGMA user_version") == [(_VERSION,)]
+        except StoreError as error:
+            if _is_corruption(error.__cause__):
+                raise sqlite3.DatabaseError(str(error)) from error
+            raise
+
+    def _connect(self) -> None:
+        self._connection = self._disk.run(
+            "open", self.path, sqlite3.connect, self.path, isolation_level=None, check_same_thread=False
+        )
+        with self._lock:
+            self._execute("PRAGMA journal_mode = WAL")
+            self._execute("PRAGMA synchronous = FULL")
+
+    def _move_away(self) -> None:
+        self._disk.rename(self.path, self.path.with_name(self.path.name + ".corrupt"))
+        for suffix in ("-wal", "-shm"):
+            self._disk.unlink(self.path.with_name(self.path.name + suffix))
+
+    def _execute(self, statement: str, values: _Values = ()) -> list[tuple[Any, ...]]:
+        connection = self._required()
+        return self._disk.run("query", self.path, lambda: connection.execute(statement, values).fetchall())
+
+    def _transaction(self, statements: Sequence[tuple[str, Iterable[_Values] | None]]) -> None:
+        """Run each statement, once or for every row, in one transaction."""
+        connection = self._required()
+        try:
+            self._disk.run("begin in", self.path, connection.execute, "BEGIN IMMEDIATE")
+            for statement, rows in statements:
+                if rows is None:
+                    self._disk.run("write to", self.path, connection.execute, statement)
+                else:
+                    self._disk.run("write to", self.path, connection.executemany, statement, rows)
+            self._disk.run("commit to", self.path, connection.execute, "COMMIT")
+        except StoreError:
+            if connection.in_transaction:
+                with suppress(StoreError):
+                    self._disk.run("roll back", self.path, connection.execute, "ROLLBACK")
+            raise
+
+    def _required(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"query {self.path}: the index is not open")
+        return self._connection
+
+
+def _values(record: Record) -> _Values:
+    return (record.path, record.imei, record.device_path, record.size_bytes, record.sha256, record.crc16)
+
+
+def _is_corruption(error: BaseException | None) -> bool:
+    """Tell a damaged file from a disk that fails: only the former is put away and rebuilt."""
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB"

@@ -1,0 +1,147 @@
+"""How files are finished: in groups that share the folder syncs and one commit, in the one order that loses nothing.
+
+The essay. Each part is fsynced; its sidecar, which names the final path, is written into the spool and fsynced; the
+spool is fsynced. From here on a cut leaves a record by which start-up completes the finish. Then the part is renamed to
+its final path, the sidecar linked beside it, the day's folder and every folder that may be new fsynced, and the spool
+again. Last, one transaction puts the group into the index. Only now may a device hear of it; removing the sidecars and
+journals from the spool needs no sync, since completing a finish twice changes nothing.
+
+A file whose step fails drops out and is taken back into the spool; the others go on. Knows no device and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store.files import Disk
+from dsmgateway.store.folders import Folders
+from dsmgateway.store.index import Index
+from dsmgateway.store.naming import MEDIA, sidecar_path
+from dsmgateway.store.spool import Spool
+from dsmgateway.store.values import Record
+
+
+@dataclass(slots=True)
+class Landing:
+    """One file on its way from the spool to its final path; ``failure`` is why it did not get there."""
+
+    key: str
+    record: Record
+    sidecar: bytes = field(repr=False)
+    failure: StoreError | None = None
+    descriptor: int = -1
+
+
+class Ground:
+    """The data folder as the place where files land."""
+
+    def __init__(self, folder: Path, disk: Disk, spool: Spool, index: Index) -> None:
+        self.folder = folder
+        self.disk = disk
+        self.spool = spool
+        self.index = index
+        self.folders = Folders(folder / MEDIA, disk)
+
+    def land(self, landings: Sequence[Landing]) -> None:
+        """Finish a group whose parts are fsynced already; afterwards each has its ``failure`` or is durable."""
+        self._each(landings, self._write_sidecar)
+        self._each(landings, self._sync_sidecar)
+        self._together(landings, self.spool.sync)
+        self._each(landings, self._move)
+        self._sync_folders(landings)
+        self._together(landings, self.spool.sync)
+        self._together(landings, lambda: self.index.add([landing.record for landing in _good(landings)]))
+        for landing in _good(landings):
+            self.forget(landing.key)
+
+    def forget(self, key: str) -> None:
+        """Delete what the spool still has of a finished file; whatever remains is deleted at the next start."""
+        with suppress(StoreError):
+            self.disk.unlink(self.spool.sidecar(key))
+            self.spool.discard(key)
+
+    def take_back(self, key: str, record: Record) -> None:
+        """Undo a finish that was not committed: the part is in the spool again, with no trace of it in the tree.
+
+        The sidecar in the spool goes last, and only when the rest is durable; while it is there, the finish is
+        undone before the key is used again (`settle`), or completed by the next start.
+        """
+        final = self.folder / record.path
+        self.disk.unlink(self.folder / sidecar_path(record.path))
+        if self.disk.size(final) is not None:
+            self.disk.rename(final, self.spool.part(key))
+            self.spool.sync()
+            self.disk.sync_folder(final.parent)
+        self.disk.unlink(self.spool.sidecar(key))
+
+    def is_present(self, record: Record) -> bool:
+        """Say whether the stored file is still where the index says, with its size."""
+        return self.disk.size(self.folder / record.path) == record.size_bytes
+
+    def _write_sidecar(self, landing: Landing) -> None:
+        path = self.spool.sidecar(landing.key)
+        self.disk.unlink(path)
+        landing.descriptor = self.disk.create(path)
+        try:
+            self.disk.write(path, landing.descriptor, 0, [landing.sidecar])
+            self.disk.begin_writing(path, landing.descriptor)
+        except StoreError:
+            self.disk.close(path, landing.descriptor)
+            raise
+
+    def _sync_sidecar(self, landing: Landing) -> None:
+        path = self.spool.sidecar(landing.key)
+        try:
+            self.disk.fsync(path, landing.descriptor)
+        finally:
+            self.disk.close(path, landing.descriptor)
+
+    def _move(self, landing: Landing) -> None:
+        final = self.folder / landing.record.path
+        self.folders.make(final.parent)
+        self.disk.rename(self.spool.part(landing.key), final)
+        self.disk.link(self.spool.sidecar(landing.key), self.folder / sidecar_path(landing.record.path))
+
+    def _sync_folders(self, landings: Sequence[Landing]) -> None:
+        chains = {landing.key: self.folders.unsynced(self._day(landing)) for landing in _good(landings)}
+        for folder in sorted({folder for chain in chains.values() for folder in chain}, reverse=True):
+            concerned = [landing for landing in _good(landings) if folder in chains[landing.key]]
+            if concerned:
+                self._together(concerned, partial(self.disk.sync_folder, folder))
+        for landing in _good(landings):
+            self.folders.synced(chains[landing.key])
+
+    def _day(self, landing: Landing) -> Path:
+        return (self.folder / landing.record.path).parent
+
+    def _each(self, landings: Iterable[Landing], step: Callable[[Landing], None]) -> None:
+        for landing in _good(landings):
+            try:
+                step(landing)
+            except StoreError as error:
+                self._fail(landing, error)
+
+    def _together(self, landings: Sequence[Landing], step: Callable[[], None]) -> None:
+        good = _good(landings)
+        if not good:
+            return
+        try:
+            step()
+        except StoreError as error:
+            for landing in good:
+                self._fail(landing, error)
+
+    def _fail(self, landing: Landing, error: StoreError) -> None:
+        landing.failure = error
+        with suppress(StoreError):
+            self.take_back(landing.key, landing.record)
+            self.folders.undo(self._day(landing))
+
+
+def _good(landings: Iterable[Landing]) -> list[Landing]:
+    return [landing for landing in landings if landing.failure is None]

@@ -1,0 +1,263 @@
+"""A file being received into a part, and how a part is taken up again after anything whatever.
+
+The essay. The offset at which a device goes on is what the disk can prove, never a size or a number in memory: a part
+after a power cut may have its full size and zeros in it. So a checkpoint first makes the bytes durable, then says in
+the journal how many they were and their CRC-32, and a part is resumed at the latest checkpoint whose CRC-32 is that of
+the bytes found. Bytes beyond it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. A part
+whose fsync failed is never used again, not even after a second fsync that says OK.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store.digests import Digests
+from dsmgateway.store.files import Disk
+from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
+from dsmgateway.store.spool import Spool
+from dsmgateway.store.upload import Upload
+from dsmgateway.store.values import PACKET_BYTES, Offered
+
+
+@dataclass(slots=True)
+class History:
+    """What a file has cost so far; it lives on in the journal."""
+
+    first_seen: float
+    connections: int = 1
+    twice_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where parts live: the disk, the spool, and whom to tell that an upload has ended."""
+
+    disk: Disk
+    spool: Spool
+    ended: Callable[[Upload], None]
+
+
+class PartUpload(Upload):
+    """An `Upload` into a part of the spool."""
+
+    comparing: ClassVar[bool] = False
+
+    def __init__(self, room: Room, offered: Offered, descriptor: int, digests: Digests, history: History) -> None:
+        super().__init__(offered, digests.length_bytes)
+        self.history = history
+        self.digests = digests
+        self._mark = digests.copy()
+        self._room = room
+        self._disk = room.disk
+        self._key = offered.key
+        self._path = room.spool.part(self._key)
+        self._descriptor = descriptor
+        self._named_durably = False
+
+    def checkpoint(self) -> None:
+        """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
+        self.require_open()
+        if self.dirty_bytes == 0:
+            return
+        with self._fatal():
+            with self._set_aside_on_failure():
+                self._disk.fdatasync(self._path, self._descriptor)
+            self._append(
+                Checkpoint(self.position_bytes, self.digests.crc32, self.history.connections, self.history.twice_bytes)
+            )
+            if not self._named_durably:
+                self._room.spool.sync()
+                self._named_durably = True
+        self._mark = self.digests.copy()
+        self.dirty_bytes = 0
+
+    def begin_writing(self) -> None:
+        """Let the system begin to write the part out while those of the same group are sealed."""
+        with suppress(StoreError):
+            self._disk.begin_writing(self._path, self._descriptor)
+
+    def seal(self) -> None:
+        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used."""
+        self.require_whole()
+        with self._fatal():
+            if self._disk.length(self._path, self._descriptor) != self.offered.size_bytes:
+                raise StoreError(f"check {self._path}: someone else changed the size of this part")
+            with self._set_aside_on_failure():
+                self._disk.fsync(self._path, self._descriptor)
+        self.abandon(StoreError(f"{self.offered} is finished"))
+
+    def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
+        with self._fatal():
+            if offset_bytes < self.position_bytes:
+                self._rewind(offset_bytes)
+            self._disk.write(self._path, self._descriptor, offset_bytes, data)
+        for piece in data:
+            self.digests.update(piece)
+        self.dirty_bytes += self.digests.length_bytes - offset_bytes
+
+    def _rewind(self, offset_bytes: int) -> None:
+        """Count the checksums of the first ``offset_bytes`` again, from the last checkpoint on where that will do."""
+        self.history.twice_bytes += self.position_bytes - offset_bytes
+        self.digests = self._mark.copy() if self._mark.length_bytes <= offset_bytes else Digests()
+        for block in self._disk.blocks(self._path, self._descriptor, self.digests.length_bytes, offset_bytes):
+            self.digests.update(block)
+        if self.digests.length_bytes != offset_bytes:
+            raise StoreError(f"read {self._path}: ends at {self.digests.length_bytes} instead of {offset_bytes}")
+        if self._mark.length_bytes > offset_bytes:
+            self._mark = self.digests.copy()
+
+    def _append(self, checkpoint: Checkpoint) -> None:
+        path = self._room.spool.journal(self._key)
+        descriptor = self._disk.open(path, os.O_RDWR)
+        try:
+            end_bytes = self._disk.length(path, descriptor)
+            self._disk.write(path, descriptor, end_bytes, [encode_checkpoint(checkpoint)])
+            self._disk.fdatasync(path, descriptor)
+        finally:
+            self._disk.close(path, descriptor)
+
+    def _close(self) -> None:
+        self._room.ended(self)
+        with suppress(StoreError):
+            self._disk.close(self._path, self._descriptor)
+
+    @contextmanager
+    def _fatal(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            self.abandon(error)
+            raise
+
+    @contextmanager
+    def _set_aside_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            self._room.spool.set_aside(self._key)
+            raise
+
+
+def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
+    """Take up the part of this offer where the disk proves it to be, or begin a new one; raises `StoreError`."""
+    key = offered.key
+    journal = None if room.spool.is_tainted(key) else _journal(room, offered)
+    if journal is None:
+        return _begin(room, offered, History(now))
+    length_bytes = room.disk.size(room.spool.part(key)) or 0
+    history = _next_connection(journal, length_bytes)
+    if length_bytes and journal.checkpoints:
+        upload = _resume(room, offered, journal, history)
+        if upload is not None:
+            return upload
+    return _begin(room, offered, history)
+
+
+def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """Return the latest checkpoint whose CRC-32 is that of the bytes in ``blocks``, read once and not further."""
+    left = sorted({checkpoint.offset_bytes for checkpoint in checkpoints}, reverse=True)
+    found: dict[int, int] = {}
+    position_bytes = crc32 = 0
+    for block in blocks:
+        while left and left[-1] <= position_bytes + len(block):
+            found[left[-1]] = zlib.crc32(memoryview(block)[: left[-1] - position_bytes], crc32)
+            left.pop()
+        crc32 = zlib.crc32(block, crc32)
+        position_bytes += len(block)
+    return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.crc32), None)
+
+
+def resume_offset(offered: Offered, checkpoint: Checkpoint) -> int:
+    """Return where the device shall go on, in bytes: a whole packet, and always at least one left to send."""
+    return min(checkpoint.offset_bytes // PACKET_BYTES * PACKET_BYTES, offered.last_packet_bytes)
+
+
+def _journal(room: Room, offered: Offered) -> Journal | None:
+    path = room.spool.journal(offered.key)
+    length_bytes = room.disk.size(path)
+    if length_bytes is None:
+        return None
+    descriptor = room.disk.open(path)
+    try:
+        journal = read_journal(room.disk.blocks(path, descriptor, 0, length_bytes))
+    finally:
+        room.disk.close(path, descriptor)
+    return journal if journal is not None and journal.offered == offered else None
+
+
+def _next_connection(journal: Journal, length_bytes: int) -> History:
+    """Return the history of a part of this length that has to begin at 0 again."""
+    last = journal.checkpoints[-1] if journal.checkpoints else Checkpoint(0, 0, connections=1, twice_bytes=0)
+    return History(journal.first_seen, last.connections + 1, last.twice_bytes + length_bytes)
+
+
+def _resume(room: Room, offered: Offered, journal: Journal, history: History) -> PartUpload | None:
+    """Cut part and journal back to the latest proven checkpoint; None if nothing is proven."""
+    path = room.spool.part(offered.key)
+    descriptor = room.disk.open(path, os.O_RDWR)
+    try:
+        proven = _proven(room, offered, journal, descriptor)
+        if proven is None:
+            room.disk.close(path, descriptor)
+            return None
+        end_bytes, digests = proven
+        history.twice_bytes -= digests.length_bytes
+        room.disk.truncate(path, descriptor, digests.length_bytes)
+        _cut_journal(room, offered, end_bytes)
+    except StoreError:
+        with suppress(StoreError):
+            room.disk.close(path, descriptor)
+        raise
+    return PartUpload(room, offered, descriptor, digests, history)
+
+
+def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> tuple[int, Digests] | None:
+    """Return (where the journal can be cut, checksums of the part up to the resume offset), or None for 0.
+
+    Bytes that cannot be read back prove nothing: such a part is set aside and begun anew.
+    """
+    path = room.spool.part(offered.key)
+    furthest_bytes = max(checkpoint.offset_bytes for checkpoint in journal.checkpoints)
+    digests = Digests()
+    try:
+        blocks = room.disk.blocks(path, descriptor, 0, furthest_bytes)
+        checkpoint = proven_checkpoint(blocks, journal.checkpoints)
+        if checkpoint is None or resume_offset(offered, checkpoint) == 0:
+            return None
+        for block in room.disk.blocks(path, descriptor, 0, resume_offset(offered, checkpoint)):
+            digests.update(block)
+    except StoreError:
+        room.spool.set_aside(offered.key)
+        return None
+    return checkpoint.end_bytes, digests
+
+
+def _cut_journal(room: Room, offered: Offered, end_bytes: int) -> None:
+    """Drop what follows the record that was proven; a torn line there would hide all later ones."""
+    path = room.spool.journal(offered.key)
+    descriptor = room.disk.open(path, os.O_RDWR)
+    try:
+        room.disk.truncate(path, descriptor, end_bytes)
+    finally:
+        room.disk.close(path, descriptor)
+
+
+def _begin(room: Room, offered: Offered, history: History) -> PartUpload:
+    key, disk = offered.key, room.disk
+    room.spool.discard(key)
+    path = room.spool.journal(key)
+    start = Checkpoint(0, 0, history.connections, history.twice_bytes)
+    descriptor = disk.create(path)
+    try:
+        records = [encode_header(offered, history.first_seen), encode_checkpoint(start)]
+        disk.write(path, descriptor, 0, records)
+    finally:
+        disk.close(path, descriptor)
+    descriptor = disk.create(room.spool.part(key))
+    return PartUpload(room, offered, descriptor, Digests(), history)

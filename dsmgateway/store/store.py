@@ -1,0 +1,266 @@
+"""The durable store of received files: what the rest of the gateway sees of the disk.
+
+Blocking, with nothing but the standard library; a file is answered for as `Stored` only when a power cut can no longer
+take it away. Offers come in as `Offered`, bytes through an `Upload`. Knows no sockets and no threads of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dsmgateway.errors import StoreError
+from dsmgateway.families import family_of
+from dsmgateway.store.comparison import Comparison
+from dsmgateway.store.files import Disk
+from dsmgateway.store.index import Index
+from dsmgateway.store.landing import Ground, Landing
+from dsmgateway.store.naming import MEDIA, SPOOL, final_path, iso_time, sidecar_path
+from dsmgateway.store.part import PartUpload, Room, open_part
+from dsmgateway.store.recovery import Restart, read_record
+from dsmgateway.store.sidecar import encode_sidecar, path_fields
+from dsmgateway.store.spool import Spool
+from dsmgateway.store.upload import Upload
+from dsmgateway.store.values import Differs, Offered, Record, Recovery, Stored
+
+Answer = Stored | Differs | StoreError
+_Finish = tuple[Upload, Mapping[str, object]]
+
+
+class FileStore:
+    """The store in one data folder.
+
+    Threads may share it as long as the calls for one device (IMEI) come from one thread at a time. Every method may
+    raise `StoreError`; the camera then keeps its copy.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        now: Callable[[], float] = time.time,
+        disk: Disk | None = None,
+        min_free_bytes: int = 0,
+    ) -> None:
+        """Touch nothing yet.
+
+        ``now`` gives seconds since 1970; ``disk`` makes the system calls; an offer is refused when what it and the
+        open uploads still need would leave less than ``min_free_bytes`` free.
+        """
+        self._folder = folder
+        self._now = now
+        self._disk = disk or Disk()
+        self._min_free_bytes = min_free_bytes
+        self._spool = Spool(folder / SPOOL, self._disk)
+        self._index = Index(folder / "index.sqlite3", self._disk)
+        self._ground = Ground(folder, self._disk, self._spool, self._index)
+        self._room = Room(self._disk, self._spool, self._ended)
+        self._lock = threading.Lock()
+        self._open: dict[str, Upload] = {}
+        self._locked: int | None = None
+
+    def start(self, part_max_age_s: float) -> Recovery:
+        """Take the data folder, complete what was cut off, delete parts older than ``part_max_age_s``.
+
+        Raises `StoreError`, among other reasons because another gateway uses the folder; the store is then stopped.
+        """
+        try:
+            self._make_folders()
+            sound = self._index.open()
+            self._disk.sync_folder(self._folder)
+            return Restart(self._ground).run(rebuild=not sound, now=self._now(), part_max_age_s=part_max_age_s)
+        except StoreError:
+            with suppress(StoreError):
+                self.stop()
+            raise
+
+    def open(self, offered: Offered, peer: str, *, compare: bool = True) -> Upload:
+        """Begin or take up the reception of an offered file from ``peer``.
+
+        An upload of the same offer that is still open is parked: the newest connection wins. With ``compare``, a
+        file that was stored already under the same device, path, size and CRC-16 is only compared.
+        """
+        if self._locked is None:
+            raise StoreError(f"open {offered}: the store is not running")
+        self._take_over(offered.key)
+        self._settle(offered.key)
+        upload = self._comparison(offered) if compare else None
+        if upload is None:
+            upload = open_part(self._room, offered, self._now())
+            with self._lock:
+                self._open[offered.key] = upload
+            self._require_space(upload)
+        upload.peer = peer
+        return upload
+
+    def finish(self, uploads: Sequence[_Finish]) -> list[Answer]:
+        """Store whole files durably, as a group; return an answer for each, in order.
+
+        Each comes with what its sidecar shall say besides what the store knows. A file that fails has its `StoreError`
+        as the answer and can be offered again; the others are not harmed.
+        """
+        answers: dict[int, Answer] = {}
+        waiting = list(enumerate(uploads))
+        while waiting:
+            group, waiting = _without_twins(waiting)
+            answers.update(self._finish(group))
+        return [answers[number] for number in range(len(uploads))]
+
+    def stop(self) -> None:
+        """Park what is open and give the data folder back; a park that fails costs only progress."""
+        with self._lock:
+            uploads = list(self._open.values())
+        for upload in uploads:
+            with suppress(StoreError):
+                upload.park()
+        try:
+            self._index.close()
+        finally:
+            if self._locked is not None:
+                descriptor, self._locked = self._locked, None
+                self._disk.close(self._folder / "lock", descriptor)
+
+    def _make_folders(self) -> None:
+        for folder in (*reversed(self._folder.parents), self._folder):
+            if self._disk.stat(folder) is None:
+                self._disk.make_folder(folder)
+                self._disk.sync_folder(folder.parent)
+        self._locked = self._disk.lock(self._folder / "lock")
+        for folder in (self._folder / MEDIA, self._spool.folder, self._spool.aside):
+            self._disk.make_folder(folder)
+        self._spool.sync()
+
+    def _ended(self, upload: Upload) -> None:
+        with self._lock:
+            self._open.pop(upload.offered.key, None)
+
+    def _take_over(self, key: str) -> None:
+        with self._lock:
+            old = self._open.get(key)
+        if old is not None:
+            with suppress(StoreError):
+                old.park()
+
+    def _settle(self, key: str) -> None:
+        """Deal with the record of an earlier finish: its file was committed, or the finish is undone now."""
+        sidecar = self._spool.sidecar(key)
+        if self._disk.size(sidecar) is None:
+            return
+        record = read_record(sidecar, self._disk)
+        if record is None or self._index.has(record.path):
+            self._disk.unlink(sidecar)
+        else:
+            self._ground.take_back(key, record)
+
+    def _comparison(self, offered: Offered) -> Upload | None:
+        if offered.start_crc == 0 or offered.size_bytes == 0:
+            return None
+        for record in self._index.find(offered):
+            if record.crc16 == offered.start_crc and self._ground.is_present(record):
+                return Comparison(self._disk, self._folder / record.path, offered, record)
+        return None
+
+    def _require_space(self, upload: Upload) -> None:
+        with self._lock:
+            needed_bytes = sum(other.offered.size_bytes - other.position_bytes for other in self._open.values())
+        free_bytes = self._disk.free_bytes(self._spool.folder)
+        if free_bytes - needed_bytes < self._min_free_bytes:
+            error = StoreError(
+                f"{upload.offered}: {free_bytes} bytes are free on {self._folder}, {needed_bytes} are needed"
+                f" and {self._min_free_bytes} shall remain"
+            )
+            upload.abandon(error)
+            raise error
+
+    def _finish(self, group: Sequence[tuple[int, _Finish]]) -> dict[int, Answer]:
+        """Finish files no two of which have the same content."""
+        answers: dict[int, Answer] = {}
+        landings: dict[int, Landing] = {}
+        for _, (upload, _about) in group:
+            if isinstance(upload, PartUpload) and upload.is_open:
+                upload.begin_writing()
+        for number, (upload, about) in group:
+            try:
+                prepared = self._prepare(upload, about, {landing.record.path for landing in landings.values()})
+            except StoreError as error:
+                upload.abandon(error)
+                prepared = error
+            if isinstance(prepared, Landing):
+                landings[number] = prepared
+            else:
+                answers[number] = prepared
+        self._ground.land(list(landings.values()))
+        for number, landing in landings.items():
+            record = landing.record
+            answers[number] = landing.failure or Stored(record.path, record.sha256, record.size_bytes, duplicate=False)
+        return answers
+
+    def _prepare(self, upload: Upload, about: Mapping[str, object], taken: set[str]) -> Answer | Landing:
+        upload.require_whole()
+        if isinstance(upload, Comparison):
+            return self._compared(upload)
+        assert isinstance(upload, PartUpload)
+        sha256 = upload.digests.sha256
+        for record in self._index.find(upload.offered):
+            if record.sha256 == sha256 and self._ground.is_present(record):
+                upload.abandon(StoreError(f"{upload.offered} is a duplicate"))
+                self._ground.forget(upload.offered.key)
+                return Stored(record.path, sha256, record.size_bytes, duplicate=True)
+        upload.seal()
+        return self._landing(upload, about, taken)
+
+    def _compared(self, upload: Comparison) -> Answer:
+        answer = upload.result()
+        if isinstance(answer, Stored):
+            self._ground.forget(upload.offered.key)
+        return answer
+
+    def _landing(self, upload: PartUpload, about: Mapping[str, object], taken: set[str]) -> Landing:
+        offered, digests = upload.offered, upload.digests
+        received_ms = int(self._now() * 1000)
+        while not self._is_free(path := _path(offered, digests.sha256, received_ms), taken):
+            received_ms += 1
+        record = Record(path, offered.imei, offered.device_path, offered.size_bytes, digests.sha256, digests.crc16)
+        fields: dict[str, object] = {
+            "imei": offered.imei,
+            **path_fields(offered),
+            "family": about.get("family", family_of(offered.device_path).value),
+            "path": path,
+            "size": offered.size_bytes,
+            "sha256": digests.sha256,
+            "crc16": digests.crc16,
+            "start_crc": offered.start_crc,
+            "start_crc_matched": digests.crc16 == offered.start_crc if offered.start_crc else None,
+            "first_seen": iso_time(upload.history.first_seen),
+            "received": iso_time(received_ms / 1000),
+            "connections": upload.history.connections,
+            "bytes_received_twice": upload.history.twice_bytes,
+            "peer": upload.peer,
+        }
+        return Landing(offered.key, record, encode_sidecar(fields, about))
+
+    def _is_free(self, path: str, taken: set[str]) -> bool:
+        names = (path, sidecar_path(path))
+        return path not in taken and all(self._disk.size(self._folder / name) is None for name in names)
+
+
+def _path(offered: Offered, sha256: str, received_ms: int) -> str:
+    return final_path(offered.imei, offered.device_path, received_ms, sha256)
+
+
+def _without_twins(
+    waiting: Sequence[tuple[int, _Finish]],
+) -> tuple[list[tuple[int, _Finish]], list[tuple[int, _Finish]]]:
+    """Split off the files whose content another one of the group has: they must see its result."""
+    seen: set[tuple[str, bytes, int]] = set()
+    group: list[tuple[int, _Finish]] = []
+    later: list[tuple[int, _Finish]] = []
+    for item in waiting:
+        offered = item[1][0].offered
+        offer = (offered.imei, offered.device_path, offered.size_bytes)
+        (later if offer in seen else group).append(item)
+        seen.add(offer)
+    return group, later

@@ -1,0 +1,86 @@
+"""One file on its way in, as the session and the worker see it, whichever way it is received.
+
+Either its bytes go into a part (`dsmgateway.store.part`), or they are only compared with a file that is stored already
+(`dsmgateway.store.comparison`). Knows nothing of how a file is finished.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import ClassVar
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store.values import Offered
+
+
+class Upload(abc.ABC):
+    """One file being received; every method may block and is called by one thread at a time.
+
+    ``offset_bytes`` is where the device shall go on, a multiple of 1024 below the size. ``position_bytes`` is where
+    the next byte is expected, ``dirty_bytes`` how many were written since the last checkpoint, ``peer``
+    who sends it. After the first `StoreError` of the disk every further call raises the same one.
+    """
+
+    #: True: nothing is kept, the last packet is compared with the stored file.
+    comparing: ClassVar[bool]
+
+    def __init__(self, offered: Offered, offset_bytes: int) -> None:
+        self.offered = offered
+        self.offset_bytes = offset_bytes
+        self.position_bytes = offset_bytes
+        self.dirty_bytes = 0
+        self.peer = ""
+        self._refusal: StoreError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether calls are still of use."""
+        return self._refusal is None
+
+    def write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
+        """Take the bytes that belong at ``offset_bytes``: before the position is a rewind, beyond it is refused.
+
+        Raises `StoreError`: the disk failed, or the bytes would leave a hole or go beyond the size of the file.
+        """
+        self.require_open()
+        end_bytes = offset_bytes + sum(len(piece) for piece in data)
+        if not 0 <= offset_bytes <= self.position_bytes:
+            raise StoreError(f"{self.offered}: bytes at {offset_bytes} would leave a hole at {self.position_bytes}")
+        if end_bytes > self.offered.size_bytes:
+            raise StoreError(f"{self.offered}: bytes up to {end_bytes}, but the size is {self.offered.size_bytes}")
+        self._write(offset_bytes, data)
+        self.position_bytes = end_bytes
+
+    def require_whole(self) -> None:
+        """Raise `StoreError` unless every byte is there."""
+        self.require_open()
+        if self.position_bytes != self.offered.size_bytes:
+            raise StoreError(f"{self.offered}: {self.position_bytes} of {self.offered.size_bytes} bytes are no file")
+
+    def require_open(self) -> None:
+        """Raise the `StoreError` that ended this upload, if one did."""
+        if self._refusal is not None:
+            raise self._refusal.with_traceback(None)
+
+    def checkpoint(self) -> None:
+        """Make what was written durable and say so in the journal, if anything was written since the last time."""
+        self.require_open()
+
+    def park(self) -> None:
+        """Checkpoint and close; the same offer goes on from here. Nothing happens if the upload has ended already."""
+        if self.is_open:
+            self.checkpoint()
+            self.abandon(StoreError(f"{self.offered} is parked"))
+
+    def abandon(self, reason: StoreError | None = None) -> None:
+        """Close without any promise; later calls raise ``reason``. What a checkpoint covers stays resumable."""
+        if self.is_open:
+            self._refusal = reason or StoreError(f"{self.offered} is abandoned")
+            self._close()
+
+    @abc.abstractmethod
+    def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None: ...
+
+    @abc.abstractmethod
+    def _close(self) -> None: ...

@@ -1,0 +1,214 @@
+"""Runs the blocking calls of the file store off the reactor: in order for each device, and many in one go.
+
+Mechanism only: queues, threads and Deferreds; what a lane does with its calls is told in `dsmgateway.lanes`. All calls
+of one device go to one lane, lanes run side by side, and the results of a batch go back to the reactor thread in one
+call. Imports no reactor and knows nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dsmgateway.errors import StoreError
+from dsmgateway.interfaces import IFileWorker
+from dsmgateway.lanes import Append, Finish, Job, Lane, Open, Pace, Park, Result, result_of
+from dsmgateway.store import Differs, FileStore, Offered, Recovery, Stored, Upload
+
+#: Jobs taken from a queue at once: bounds how long the results of the first have to wait for the last.
+_BATCH_JOBS = 1024
+
+
+class ThreadLike(Protocol):
+    """The part of `threading.Thread` that is used."""
+
+    def start(self) -> None:
+        """Begin to run."""
+
+    def join(self) -> None:
+        """Wait for the end."""
+
+
+class ThreadFactory(Protocol):
+    """How `threading.Thread` is made; a test gives one that does not run by itself."""
+
+    def __call__(self, *, target: Callable[[], object], name: str, daemon: bool) -> ThreadLike:
+        """Make a thread that has not begun."""
+
+
+class LaneThread:
+    """The queue in front of a lane, and the thread that empties it.
+
+    The thread is a daemon: a process that ends without `stop` is cut off anywhere, which the store is made for.
+    """
+
+    def __init__(self, lane: Lane, deliver: Callable[[list[Result]], object], ended: Callable[[], object]) -> None:
+        self._lane = lane
+        self._deliver = deliver
+        self._ended = ended
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+
+    def put(self, job: Job | None) -> None:
+        """Add a job; None is the last one."""
+        self._queue.put(job)
+
+    def run(self) -> None:
+        """Work until the last job is done."""
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Wait until there is something to do, do it and deliver the results; False after the last job."""
+        jobs, last = self._take()
+        results = self._lane.perform(jobs)
+        if last:
+            results += self._lane.drain()
+        if results:
+            self._deliver(results)
+        if last:
+            self._ended()
+        return not last
+
+    def _take(self) -> tuple[list[Job], bool]:
+        """Wait for a job, or until the lane is due; return all jobs there are and whether the last has come."""
+        jobs: list[Job] = []
+        try:
+            job = self._queue.get(timeout=self._lane.due_in_s())
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == _BATCH_JOBS:
+                    return jobs, False
+                job = self._queue.get_nowait()
+        except queue.Empty:
+            return jobs, False
+        return jobs, True
+
+
+@implementer(IFileWorker)
+class StoreWorker:
+    """The file store in threads. All methods but the lanes' own are called in the reactor thread.
+
+    ``backlog_bytes`` is what was appended and is not written yet, in all lanes.
+    """
+
+    def __init__(
+        self,
+        store: FileStore,
+        *,
+        call_in_reactor: Callable[..., object],
+        threads: int = 4,
+        part_max_age_s: float = 30 * 86400.0,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        thread: ThreadFactory = threading.Thread,
+    ) -> None:
+        """Touch nothing yet.
+
+        ``call_in_reactor`` is the reactor's callFromThread, ``clock`` gives seconds that never go back; parts older
+        than ``part_max_age_s`` are deleted at the start.
+        """
+        self.backlog_bytes = 0
+        self._store = store
+        self._call_in_reactor = call_in_reactor
+        self._part_max_age_s = part_max_age_s
+        lanes = [Lane(store, pace or Pace(), clock) for _ in range(threads)]
+        self.lanes = [LaneThread(lane, self._hand_over, self._lane_ended) for lane in lanes]
+        self._threads = [
+            thread(target=lane.run, name=f"store-{number}", daemon=True) for number, lane in enumerate(self.lanes)
+        ]
+        self._running = False
+        self._lock = threading.Lock()
+        self._lanes_left = threads
+        self._stopped: list[Deferred[None]] = []
+
+    def start(self) -> Recovery:
+        """Open the store, which blocks for as long as recovery takes, and begin to work; raises `StoreError`."""
+        recovery = self._store.start(self._part_max_age_s)
+        for thread in self._threads:
+            thread.start()
+        self._running = True
+        return recovery
+
+    def open(self, offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
+        """Begin or take up the reception of a file; the upload says at which offset."""
+        deferred: Deferred[Upload] = Deferred()
+        return self._put(offered, Open(deferred, offered, peer, compare))
+
+    def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
+        """Write bytes at an offset of the file; fires when they are written, which is not yet durable.
+
+        That can take a second on an idle disk: wait for it only to bound what is under way.
+        """
+        deferred: Deferred[None] = Deferred()
+        if self._running:
+            self.backlog_bytes += len(data)
+        return self._put(upload.offered, Append(deferred, upload, offset_bytes, data))
+
+    def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Stored | Differs]:
+        """Store the whole file; fires when it is durable. ``about`` goes into its sidecar."""
+        deferred: Deferred[Stored | Differs] = Deferred()
+        return self._put(upload.offered, Finish(deferred, upload, about))
+
+    def park(self, upload: Upload) -> Deferred[None]:
+        """Keep what has come, durably, until the file is offered again."""
+        deferred: Deferred[None] = Deferred()
+        return self._put(upload.offered, Park(deferred, upload))
+
+    def stop(self) -> Deferred[None]:
+        """Do everything that was asked for, park what is open, close the store; fires when the threads have ended."""
+        deferred: Deferred[None] = Deferred()
+        if not self._running and not self._stopped:
+            return succeed(None)
+        self._stopped.append(deferred)
+        if self._running:
+            self._running = False
+            for lane in self.lanes:
+                lane.put(None)
+        return deferred
+
+    def _put(self, offered: Offered, job: Job) -> Deferred[Any]:
+        if not self._running:
+            return fail(StoreError("the store is not running"))
+        self.lanes[zlib.crc32(offered.imei.encode()) % len(self.lanes)].put(job)
+        return job.deferred
+
+    def _hand_over(self, results: list[Result]) -> None:
+        """Give a batch of results to the reactor thread; called by a lane."""
+        self._call_in_reactor(self._deliver, results)
+
+    def _deliver(self, results: list[Result]) -> None:
+        for job, outcome in results:
+            if isinstance(job, Append):
+                self.backlog_bytes -= len(job.data)
+            if job.deferred.called and isinstance(outcome, Upload) and self._running:
+                self._put(outcome.offered, Park(Deferred(), outcome))  # whoever asked for it has cancelled
+            if isinstance(outcome, Failure):
+                job.deferred.errback(outcome)
+            else:
+                job.deferred.callback(outcome)
+
+    def _lane_ended(self) -> None:
+        """Close the store after the last lane; called by a lane."""
+        with self._lock:
+            self._lanes_left -= 1
+            if self._lanes_left:
+                return
+        self._call_in_reactor(self._fire_stopped, result_of(self._store.stop))
+
+    def _fire_stopped(self, outcome: object) -> None:
+        for thread in self._threads:
+            thread.join()
+        stopped, self._stopped = self._stopped, []
+        for deferred in stopped:
+            if isinstance(outcome, Failure):
+                deferred.errback(outcome)
+            else:
+                deferred.callback(None)

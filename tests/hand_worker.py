@@ -1,0 +1,67 @@
+"""The store worker without threads: a test says when the disk answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dsmgateway.interfaces import IFileWorker
+from dsmgateway.lanes import Append, Finish, Job, Lane, Open, Pace, Park
+from dsmgateway.store import Disk, FileStore, Offered, Recovery, Upload
+
+
+@implementer(IFileWorker)
+class HandWorker:
+    """A lane over a real store in ``folder``; while ``automatic``, every call is done at once, else by `run`."""
+
+    def __init__(self, folder: Path, automatic: bool = True, disk: Disk | None = None) -> None:
+        self.store = FileStore(folder, disk=disk)
+        self.automatic = automatic
+        self.waiting: list[Job] = []
+        self._running = False
+        self._lane = Lane(self.store, Pace(hold_bytes=1), lambda: 0.0)
+
+    def start(self) -> Recovery:
+        return self.store.start(3600.0)
+
+    def open(self, offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
+        return self._put(Open(Deferred(), offered, peer, compare))
+
+    def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
+        return self._put(Append(Deferred(), upload, offset_bytes, data))
+
+    def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Any]:
+        return self._put(Finish(Deferred(), upload, about))
+
+    def park(self, upload: Upload) -> Deferred[None]:
+        return self._put(Park(Deferred(), upload))
+
+    def stop(self) -> Deferred[None]:
+        self.run()
+        self.store.stop()
+        return succeed(None)
+
+    def _put(self, job: Job) -> Deferred[Any]:
+        self.waiting.append(job)
+        if self.automatic and not self._running:
+            self.run()
+        return job.deferred
+
+    def run(self) -> None:
+        """Do all that was asked for, also what the answers lead to."""
+        self._running = True
+        try:
+            while self.waiting:
+                jobs, self.waiting = self.waiting, []
+                for job, outcome in self._lane.perform(jobs):
+                    if isinstance(outcome, Failure):
+                        job.deferred.errback(outcome)
+                    else:
+                        job.deferred.callback(outcome)
+        finally:
+            self._running = False

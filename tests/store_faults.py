@@ -1,0 +1,211 @@
+"""Disks that fail, die or forget, for the tests of the store; and a camera that delivers files to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dsmgateway.crc import crc16
+from dsmgateway.errors import StoreError
+from dsmgateway.store import Disk, FileStore, Offered, State, Stored, check
+
+IMEI = "352093081429150"
+DAY_S = 86400.0
+MAX_AGE_S = 30 * DAY_S
+
+
+class Killed(BaseException):
+    """What SIGKILL between two system calls looks like from inside: nothing after it runs."""
+
+
+class FaultyDisk(Disk):
+    """A disk that dies before call number ``kill_at``, or fails call number ``fail_at`` with ``errno``.
+
+    Syncs are only counted: a killed process leaves the page cache, so nothing is lost by leaving them out.
+    """
+
+    def __init__(self, *, kill_at: int = 0, fail_at: int = 0, errno: int = 0, only: str = "") -> None:
+        self.calls: list[str] = []
+        self.kill_at = kill_at
+        self.fail_at = fail_at
+        self.errno = errno
+        self.only = only
+        self.dead = False
+        self._descriptors: set[int] = set()
+        self._connections: list[sqlite3.Connection] = []
+
+    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        if self.dead:
+            raise Killed
+        if self.only in f"{operation} {path};":
+            self.calls.append(f"{operation} {path.name}")
+            if len(self.calls) == self.kill_at:
+                self.dead = True
+                raise Killed
+            if len(self.calls) == self.fail_at:
+                call = self._failing(call)
+        if call in (os.fsync, os.fdatasync):
+            call = self.synced
+        result = super().run(operation, path, call, *arguments, **options)
+        if call is os.open:
+            self._descriptors.add(result)
+        elif call is os.close:
+            self._descriptors.discard(arguments[0])
+        elif isinstance(result, sqlite3.Connection):
+            self._connections.append(result)
+        return result
+
+    def _failing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def fail(*arguments: Any, **options: Any) -> None:
+            if call is os.close:  # the descriptor is gone even where close fails
+                self._descriptors.discard(arguments[0])
+                os.close(*arguments)
+            raise OSError(self.errno, os.strerror(self.errno))
+
+        return fail
+
+    def synced(self, descriptor: int) -> None:
+        os.fstat(descriptor)
+
+    def bury(self) -> None:
+        """Do what the kernel does for a dead process."""
+        for connection in self._connections:
+            connection.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._connections.clear()
+        self._descriptors.clear()
+
+
+class ForgetfulDisk(FaultyDisk):
+    """A disk that loses at a power cut whatever was not synced: `survivors` builds what is found afterwards.
+
+    Every folder is as it was at its own last sync, every file too; a file that was never synced has its size and zeros
+    in it. No real file system is as bad. The index is left alone, SQLite looks after itself.
+    """
+
+    def __init__(self, root: Path, **faults: Any) -> None:
+        super().__init__(**faults)
+        self._root = root
+        self._ids: dict[int, int] = {}
+        self._made = 0
+        self._contents: dict[int, bytes] = {}
+        self._folders: dict[Path, dict[str, int]] = {}
+
+    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        result = super().run(operation, path, call, *arguments, **options)
+        if operation == "create":
+            self._new(os.fstat(result).st_ino)
+        elif operation == "create folder" and path.stat().st_ino not in self._ids:
+            self._new(path.stat().st_ino)
+        elif operation == "delete folder":
+            self._folders.pop(path, None)
+        return result
+
+    def _new(self, inode: int) -> None:
+        self._made += 1
+        self._ids[inode] = self._made
+
+    def synced(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if stat.S_ISDIR(status.st_mode):
+            entries = {entry.name: self._ids.get(entry.inode(), 0) for entry in os.scandir(path)}
+            self._folders[path] = entries
+        else:
+            self._contents[self._ids[status.st_ino]] = os.pread(descriptor, status.st_size, 0)
+
+    def survivors(self, target: Path, *, keep_index: bool) -> None:
+        """Build the data folder as the power cut leaves it."""
+        self._restore(self._root, target)
+        for name in ("index.sqlite3", "index.sqlite3-wal") if keep_index else ():
+            if (self._root / name).exists():
+                (target / name).write_bytes((self._root / name).read_bytes())
+
+    def _restore(self, source: Path, target: Path) -> None:
+        target.mkdir()
+        for name, number in self._folders.get(source, {}).items():
+            if name.startswith("index.") or name == "lock":
+                continue
+            if "." in name:
+                (target / name).write_bytes(self._contents.get(number, bytes(4096)))
+            else:
+                self._restore(source / name, target / name)
+
+
+class Camera:
+    """Four files that a device offers, and what it was told of them."""
+
+    def __init__(self, seed: int = 7) -> None:
+        noise = random.Random(seed)
+        sizes = {b"dsm/picture/1.jpg": 5000, b"dsm/picture/2.jpg": 4096, b"mdas9/3.mp4": 2100, b"dsm/4.jpg": 0}
+        self.contents = {path: noise.randbytes(size) for path, size in sizes.items()}
+        self.told: dict[bytes, Stored] = {}
+
+    def offer(self, path: bytes, *, known_crc: bool = False) -> Offered:
+        content = self.contents[path]
+        return Offered(IMEI, path, len(content), crc16(content) if known_crc else 0)
+
+    def send(self, upload: Any, path: bytes, end: int | None = None) -> None:
+        content = self.contents[path]
+        for start in range(upload.position_bytes, len(content) if end is None else end, 1024):
+            upload.write(start, [content[start : start + 1024]])
+
+    def deliver(self, store: FileStore, path: bytes, *, known_crc: bool = False) -> Stored:
+        upload = store.open(self.offer(path, known_crc=known_crc), "198.51.100.7")
+        self.send(upload, path)
+        return self.answered(path, store.finish([(upload, {"metadata": {"raw": "00"}})])[0])
+
+    def answered(self, path: bytes, answer: object) -> Stored:
+        if isinstance(answer, StoreError):
+            raise answer
+        assert isinstance(answer, Stored)
+        if path in self.told:
+            assert answer.duplicate, "what was stored is known to be"
+            assert answer.path == self.told[path].path
+        self.told[path] = answer
+        return answer
+
+
+def a_day(store: FileStore, camera: Camera) -> None:
+    """A broken connection, a finish of three together, one alone, a comparison, a duplicate, an unfinished rest."""
+    one, two, three, four = camera.contents
+    store.start(MAX_AGE_S)
+    upload = store.open(camera.offer(one), "198.51.100.7")
+    camera.send(upload, one, 3072)
+    upload.park()
+    uploads = {path: store.open(camera.offer(path), "198.51.100.7") for path in (one, two, four)}
+    for path, upload in uploads.items():
+        camera.send(upload, path)
+    answers = store.finish([(upload, {}) for upload in uploads.values()])
+    for path, answer in zip(uploads, answers, strict=True):
+        camera.answered(path, answer)
+    camera.deliver(store, two, known_crc=True)
+    camera.deliver(store, one)
+    upload = store.open(camera.offer(three), "198.51.100.7")
+    camera.send(upload, three, 1024)
+    upload.checkpoint()
+    camera.send(upload, three, 2048)
+    upload.write(512, [camera.contents[three][512:2048]])
+    store.stop()
+
+
+def assert_nothing_lost(folder: Path, camera: Camera) -> None:
+    """Start again, deliver everything once more, and find each file once and whole."""
+    store = FileStore(folder)
+    store.start(MAX_AGE_S)
+    for path, stored in camera.told.items():
+        assert (folder / stored.path).read_bytes() == camera.contents[path], "acknowledged and not there"
+    for path in camera.contents:
+        camera.deliver(store, path)
+    store.stop()
+    rows = list(check(folder))
+    assert {row.state for row in rows} <= {State.OK, State.SET_ASIDE, State.RESUMABLE, State.FROM_START}, rows
+    copies = sorted((folder / row.path).read_bytes() for row in rows if row.state is State.OK)
+    assert copies == sorted(camera.contents.values()), "each once, and none but these"
+    assert not list((folder / "spool").glob("*.sidecar"))

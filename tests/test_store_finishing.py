@@ -1,0 +1,562 @@
+"""Finishing: groups, duplicates, comparisons, names, the index and what start-up completes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_faults import IMEI, MAX_AGE_S, FaultyDisk, Killed
+from test_store_values import HOSTILE_PATHS
+
+from dsmgateway.crc import crc16
+from dsmgateway.errors import StoreError
+from dsmgateway.store import Checked, Differs, Disk, FileStore, Kind, Offered, Recovery, State, Stored, Upload, check
+from dsmgateway.store.naming import is_final_path
+
+CONTENT = bytes(range(256)) * 4 * 3 + b"the end"
+PATH = b"dsm/picture/231020/231452.jpg"
+PEER = "198.51.100.7"
+NOW = 1_700_000_000.123
+
+Start = Callable[..., FileStore]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Start a store on the data folder, after stopping the one before."""
+    running: list[FileStore] = []
+
+    def start(**options: Any) -> FileStore:
+        while running:
+            running.pop().stop()
+        store = FileStore(folder, **{"now": lambda: NOW, **options})
+        recoveries.append(store.start(MAX_AGE_S))
+        running.append(store)
+        return store
+
+    yield start
+    for store in running:
+        store.stop()
+    recoveries.clear()
+
+
+recoveries: list[Recovery] = []
+
+
+def _received(
+    store: FileStore, path: bytes = PATH, content: bytes = CONTENT, *, crc: int = 0, imei: str = IMEI, **options: bool
+) -> Upload:
+    """Open the offer of this content and send what is asked for."""
+    upload = store.open(Offered(imei, path, len(content), crc), PEER, **options)
+    for offset in range(upload.offset_bytes, len(content), 1024):
+        upload.write(offset, [content[offset : offset + 1024]])
+    return upload
+
+
+def _stored(store: FileStore, upload: Upload, about: dict[str, object] | None = None) -> Stored:
+    (answer,) = store.finish([(upload, about or {})])
+    assert isinstance(answer, Stored), answer
+    return answer
+
+
+def _names(folder: Path) -> list[str]:
+    return [row.path for row in check(folder) if row.kind is Kind.MEDIA and row.state is State.OK]
+
+
+def test_a_stored_file_and_its_sidecar_say_everything(start: Start, folder: Path) -> None:
+    store = start()
+    upload = _received(store, crc=crc16(CONTENT))
+    stored = _stored(store, upload, {"family": "adas", "metadata": {"raw": b"\x00\xff"}, "size": 1})
+    name = f"media/{IMEI}/2023/11/14/20231114T221320123Z_231452_{stored.sha256[:8]}"
+    assert stored == Stored(f"{name}.jpg", stored.sha256, len(CONTENT), duplicate=False)
+    assert (folder / stored.path).read_bytes() == CONTENT
+    assert json.loads((folder / f"{name}.json").read_text()) == {
+        "imei": IMEI,
+        "device_path": PATH.decode(),
+        "device_path_hex": PATH.hex(),
+        "family": "adas",
+        "path": stored.path,
+        "size": len(CONTENT),
+        "sha256": stored.sha256,
+        "crc16": crc16(CONTENT),
+        "start_crc": crc16(CONTENT),
+        "start_crc_matched": True,
+        "first_seen": "2023-11-14T22:13:20.123Z",
+        "received": "2023-11-14T22:13:20.123Z",
+        "connections": 1,
+        "bytes_received_twice": 0,
+        "peer": PEER,
+        "metadata": {"raw": "00ff"},
+    }
+    assert os.listdir(folder / "spool") == ["aside"]
+    with pytest.raises(StoreError, match="finished"):
+        upload.write(0, [b"x"])
+
+
+@pytest.mark.parametrize(("crc", "matched"), [(0, None), (1, False)])
+def test_a_start_crc_is_advice_and_its_mismatch_flagged(
+    start: Start, folder: Path, crc: int, matched: bool | None
+) -> None:
+    store = start()
+    stored = _stored(store, _received(store, crc=crc))
+    assert json.loads((folder / stored.path).with_suffix(".json").read_text())["start_crc_matched"] is matched
+
+
+def test_a_group_shares_its_syncs_and_its_commit(start: Start) -> None:
+    disk = FaultyDisk()
+    store = start(disk=disk)
+    _stored(store, _received(store, b"dsm/before.jpg"))
+    uploads = [_received(store, b"dsm/%d.jpg" % number) for number in range(8)]
+    disk.calls.clear()
+    answers = store.finish([(upload, {}) for upload in uploads])
+    assert [type(answer) for answer in answers] == [Stored] * 8
+    assert len({answer.path for answer in answers if isinstance(answer, Stored)}) == 8
+    syncs = [call for call in disk.calls if call.startswith("fsync")]
+    assert len([call for call in syncs if call.endswith((".part", ".sidecar"))]) == 16
+    assert [call for call in syncs if not call.endswith((".part", ".sidecar"))] == [
+        "fsync spool",
+        "fsync 14",
+        "fsync spool",
+    ]
+    assert disk.calls.count("commit to index.sqlite3") == 1
+
+
+@pytest.mark.parametrize("operation", ["fsync", "create", "move", "link", "write /"])
+def test_the_failure_of_one_file_is_its_own(start: Start, folder: Path, operation: str) -> None:
+    disk = FaultyDisk(errno=errno.EIO, only=operation)
+    store = start(disk=disk)
+    uploads = [_received(store, b"dsm/%d.jpg" % number) for number in range(3)]
+    disk.calls.clear()
+    disk.fail_at = 2
+    answers = store.finish([(upload, {}) for upload in uploads])
+    assert [type(answer) for answer in answers] == [Stored, StoreError, Stored]
+    assert "Input/output error" in str(answers[1])
+    assert len(_names(folder)) == 2
+    assert not _stored(store, _received(store, b"dsm/1.jpg")).duplicate
+    assert len(_names(folder)) == 3
+
+
+@pytest.mark.parametrize("operation", ["fsync {}/spool;", "fsync {}/media;", "commit"])
+def test_the_failure_of_a_shared_step_fails_the_group_and_leaves_all_resumable(
+    start: Start, folder: Path, operation: str
+) -> None:
+    disk = FaultyDisk(errno=errno.EIO, only=operation.format(folder))
+    store = start(disk=disk)
+    uploads = [_received(store, b"dsm/%d.jpg" % number) for number in range(3)]
+    for upload in uploads:
+        upload.checkpoint()
+    disk.calls.clear()
+    disk.fail_at = 1
+    answers = store.finish([(upload, {}) for upload in uploads])
+    assert [type(answer) for answer in answers] == [StoreError] * 3
+    assert _names(folder) == []
+    assert not list((folder / "media").rglob("*.j*"))
+    for number in range(3):
+        upload = _received(store, b"dsm/%d.jpg" % number)
+        assert upload.offset_bytes == 3072
+        assert not _stored(store, upload).duplicate
+    assert len(_names(folder)) == 3
+
+
+def test_a_finish_that_could_not_be_undone_is_undone_when_the_file_is_offered_again(start: Start, folder: Path) -> None:
+    """The commit fails, and so does taking the file back: the record in the spool stays until that has been done."""
+
+    class SickDisk(FaultyDisk):
+        sick = False
+
+        def rename(self, source: Path, target: Path) -> None:
+            if self.sick and "media" in str(source):
+                raise StoreError("move: Read-only file system")
+            super().rename(source, target)
+
+    disk = SickDisk(errno=errno.EIO, only="commit")
+    store = start(disk=disk)
+    upload = _received(store)
+    upload.checkpoint()
+    disk.sick, disk.fail_at = True, len(disk.calls) + 1
+    assert isinstance(store.finish([(upload, {})])[0], StoreError)
+    assert [row.state for row in check(folder)] == [State.UNFINISHED]
+    with pytest.raises(StoreError, match="Read-only"):
+        store.open(upload.offered, PEER)
+    disk.sick = False
+    upload = _received(store)
+    assert upload.offset_bytes == 3072
+    assert not _stored(store, upload).duplicate
+    assert len(_names(folder)) == 1
+
+
+def test_a_file_that_is_not_whole_is_not_finished(start: Start, folder: Path) -> None:
+    store = start()
+    upload = store.open(Offered(IMEI, PATH, 5000, 0), PEER)
+    upload.write(0, [CONTENT[:1024]])
+    (answer,) = store.finish([(upload, {})])
+    assert isinstance(answer, StoreError) and "1024 of 5000 bytes" in str(answer)
+    assert not upload.is_open and _names(folder) == []
+
+
+def test_a_part_whose_size_someone_changed_is_not_finished(start: Start, folder: Path) -> None:
+    store = start()
+    upload = _received(store)
+    os.truncate(folder / "spool" / f"{upload.offered.key}.part", 100)
+    (answer,) = store.finish([(upload, {})])
+    assert isinstance(answer, StoreError) and "someone else changed" in str(answer)
+    assert not _stored(store, _received(store)).duplicate
+
+
+def test_the_same_content_again_makes_no_second_copy(start: Start, folder: Path) -> None:
+    store = start()
+    first = _stored(store, _received(store))
+    again = _stored(store, _received(store))
+    assert again == Stored(first.path, first.sha256, first.size_bytes, duplicate=True)
+    assert _names(folder) == [first.path]
+    assert os.listdir(folder / "spool") == ["aside"]
+
+
+def test_the_same_content_twice_in_one_group_makes_one_copy(start: Start, folder: Path) -> None:
+    store = start()
+    uploads = [_received(store, crc=crc, compare=False) for crc in (0, 1, 2)]
+    answers = [answer for answer in store.finish([(upload, {}) for upload in uploads]) if isinstance(answer, Stored)]
+    assert [answer.duplicate for answer in answers] == [False, True, True]
+    assert _names(folder) == [answers[0].path]
+
+
+def test_other_content_path_or_device_is_another_file(start: Start, folder: Path) -> None:
+    store = start()
+    others: list[dict[str, Any]] = [
+        {},
+        {"content": CONTENT[::-1]},
+        {"path": b"dsm/other.jpg"},
+        {"imei": "356307042441013"},
+    ]
+    assert [_stored(store, _received(store, **other)).duplicate for other in others] == [False] * 4
+    assert len(_names(folder)) == 4
+
+
+def test_a_copy_that_is_gone_or_cut_is_no_duplicate(start: Start, folder: Path) -> None:
+    store = start()
+    stored = _stored(store, _received(store))
+    (folder / stored.path).write_bytes(b"cut")
+    again = _stored(store, _received(store))
+    assert not again.duplicate and again.path != stored.path
+    (folder / again.path).unlink()
+    assert not _stored(store, _received(store)).duplicate
+
+
+def test_a_known_file_is_compared_by_its_last_packet_and_nothing_written(start: Start, folder: Path) -> None:
+    store = start()
+    stored = _stored(store, _received(store))
+    upload = store.open(Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT)), PEER)
+    assert (upload.comparing, upload.offset_bytes) == (True, 3072)
+    upload.write(3072, [CONTENT[3072:3075], memoryview(CONTENT)[3075:]])
+    upload.checkpoint()
+    assert os.listdir(folder / "spool") == ["aside"]
+    assert _stored(store, upload) == Stored(stored.path, stored.sha256, len(CONTENT), duplicate=True)
+    assert store.open(upload.offered, PEER, compare=False).comparing is False
+
+
+def test_a_comparison_may_be_rewound(start: Start) -> None:
+    store = start()
+    _stored(store, _received(store))
+    upload = store.open(Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT)), PEER)
+    upload.write(0, [CONTENT])
+    assert _stored(store, upload).duplicate
+
+
+def test_a_last_packet_that_differs_is_told_and_the_file_received_in_full(start: Start, folder: Path) -> None:
+    """The CRC-16 of two files can be the same: the whole file is then asked for."""
+    store = start()
+    stored = _stored(store, _received(store))
+    offered = Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT))
+    other = CONTENT[:-1] + b"!"
+    upload = store.open(offered, PEER)
+    upload.write(3072, [other[3072:]])
+    assert store.finish([(upload, {})]) == [Differs()]
+    assert not upload.is_open
+    upload = _received(store, content=other, crc=offered.start_crc, compare=False)
+    assert not _stored(store, upload).duplicate
+    assert (folder / stored.path).read_bytes() == CONTENT
+    assert len(_names(folder)) == 2
+
+
+def test_a_comparison_without_its_last_byte_is_no_answer(start: Start) -> None:
+    store = start()
+    _stored(store, _received(store))
+    upload = store.open(Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT)), PEER)
+    assert isinstance(store.finish([(upload, {})])[0], StoreError)
+    upload.park()
+
+
+def test_nothing_is_compared_with_a_file_that_is_gone_or_has_another_crc(start: Start, folder: Path) -> None:
+    store = start()
+    stored = _stored(store, _received(store))
+    assert not store.open(Offered(IMEI, PATH, len(CONTENT), 1 ^ crc16(CONTENT)), PEER).comparing
+    (folder / stored.path).unlink()
+    assert not store.open(Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT)), PEER).comparing
+
+
+def test_two_files_of_one_millisecond_get_two_names(start: Start, folder: Path) -> None:
+    store = start()
+    paths = [b"front/1.jpg", b"rear/1.jpg", b"left/1.mp4"]
+    uploads = [_received(store, path) for path in paths[:2]]
+    answers = store.finish([(upload, {}) for upload in uploads])
+    answers += [_stored(store, _received(store, paths[2]))]
+    times = [answer.path.split("_")[0][-4:] for answer in answers if isinstance(answer, Stored)]
+    assert times == ["123Z", "124Z", "125Z"]
+    assert len(_names(folder)) == 3
+
+
+@pytest.mark.parametrize("path", HOSTILE_PATHS)
+def test_a_hostile_path_is_stored_under_a_name_of_ours_and_kept_exactly(
+    start: Start, folder: Path, path: bytes
+) -> None:
+    store = start()
+    stored = _stored(store, _received(store, path))
+    assert is_final_path(stored.path)
+    assert _stored(store, _received(store, path)).duplicate
+    fields = json.loads((folder / stored.path).with_suffix(".json").read_text())
+    assert bytes.fromhex(fields["device_path_hex"]) == path
+    everything = [
+        found for found in folder.parent.rglob("*") if found.is_file() and not found.name.startswith("index.")
+    ]
+    assert {found.relative_to(folder).as_posix() for found in everything} == {
+        "lock",
+        stored.path,
+        stored.path.rpartition(".")[0] + ".json",
+    }
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"this is no database at all, however long it may be" * 100])
+def test_an_index_that_is_missing_or_corrupt_is_rebuilt_from_the_tree(
+    start: Start, folder: Path, damage: bytes | None
+) -> None:
+    store = start()
+    stored = _stored(store, _received(store, b"\xff\xfe.jpg"))
+    store.stop()
+    (folder / "index.sqlite3").unlink()
+    if damage is not None:
+        (folder / "index.sqlite3").write_bytes(damage)
+    day = (folder / stored.path).parent
+    (day / "20231114T221320123Z_lonely_00000000.jpg").write_bytes(b"no sidecar")
+    (day / "note.txt").write_bytes(b"not ours")
+    store = start()
+    assert recoveries[-1].index_rebuilt and recoveries[-1].indexed == 1
+    assert [Path(path).name for path in recoveries[-1].unreadable] == ["20231114T221320123Z_lonely_00000000.jpg"]
+    assert _stored(store, _received(store, b"\xff\xfe.jpg")).duplicate
+    assert store.open(Offered(IMEI, b"\xff\xfe.jpg", len(CONTENT), crc16(CONTENT)), PEER).comparing
+    assert (folder / "index.sqlite3.corrupt").exists() is bool(damage)
+    start()
+    assert not recoveries[-1].index_rebuilt
+
+
+def test_an_index_with_damaged_pages_or_of_another_version_is_rebuilt(start: Start, folder: Path) -> None:
+    store = start()
+    for number in range(40):
+        _stored(store, _received(store, b"%d.jpg" % number))
+    store.stop()
+    with (folder / "index.sqlite3").open("r+b") as index:
+        index.seek(4096)
+        index.write(b"\xff" * 8192)
+    start().stop()
+    assert recoveries[-1].indexed == 40
+    with sqlite3.connect(folder / "index.sqlite3") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    start()
+    assert recoveries[-1].indexed == 40
+
+
+def test_an_index_that_cannot_be_read_is_an_error_and_stays_in_place(start: Start, folder: Path) -> None:
+    _stored(store := start(), _received(store))
+    store.stop()
+    broken = FileStore(folder, disk=FaultyDisk(fail_at=1, errno=errno.EIO, only="query"))
+    with pytest.raises(StoreError, match=r"query .*index\.sqlite3: Input/output error"):
+        broken.start(MAX_AGE_S)
+    start()
+    assert not recoveries[-1].index_rebuilt
+
+
+def test_a_sidecar_that_cannot_be_read_does_not_keep_the_gateway_from_starting(start: Start, folder: Path) -> None:
+    stored = _stored(store := start(), _received(store))
+    store.stop()
+    (folder / "index.sqlite3").unlink()
+    start(disk=FaultyDisk(fail_at=1, errno=errno.EIO, only="read "))
+    assert recoveries[-1].unreadable == (stored.path,)
+
+
+def _killed_finish(start: Start, folder: Path, operation: str, skip: int = 1) -> FaultyDisk:
+    """Die in a finish before this call; returns nothing of use but a buried disk."""
+    disk = FaultyDisk()
+    store = FileStore(folder, disk=disk, now=lambda: NOW)
+    store.start(MAX_AGE_S)
+    upload = _received(store)
+    disk.only, disk.calls, disk.kill_at = operation, [], skip
+    with pytest.raises(Killed):
+        store.finish([(upload, {})])
+    disk.bury()
+    return disk
+
+
+def test_start_up_completes_a_finish_that_was_cut_off_after_the_move(start: Start, folder: Path) -> None:
+    _killed_finish(start, folder, "link")
+    assert [row.state for row in check(folder)] == [State.UNFINISHED]
+    store = start()
+    assert len(recoveries[-1].rolled_forward) == 1
+    assert _names(folder) == list(recoveries[-1].rolled_forward)
+    assert _stored(store, _received(store)).duplicate
+
+
+def test_start_up_drops_the_record_of_a_finish_that_was_cut_off_before_the_move(start: Start, folder: Path) -> None:
+    _killed_finish(start, folder, "move")
+    store = start()
+    assert len(recoveries[-1].rolled_back) == 1 and recoveries[-1].parts == 1
+    assert not _stored(store, _received(store)).duplicate
+
+
+def test_start_up_drops_a_record_that_was_not_written_whole(start: Start, folder: Path) -> None:
+    start()
+    (folder / "spool/x.sidecar").write_bytes(b'{"path": "../../etc/pass')
+    start()
+    assert recoveries[-1].rolled_back == ("x.sidecar",)
+    assert os.listdir(folder / "spool") == ["aside"]
+
+
+def test_start_up_puts_away_a_moved_file_that_is_not_what_its_record_says(start: Start, folder: Path) -> None:
+    """A disk that lied about a sync: the size is right, the bytes are not."""
+    _killed_finish(start, folder, "commit")
+    (moved,) = (path for path in (folder / "media").rglob("*.jpg"))
+    moved.write_bytes(bytes(len(CONTENT)))
+    store = start()
+    assert recoveries[-1].set_aside == (moved.relative_to(folder).as_posix(),)
+    assert not moved.exists() and not moved.with_suffix(".json").exists()
+    assert not _stored(store, _received(store)).duplicate
+
+
+def test_start_up_keeps_one_of_two_copies_if_a_file_came_again_while_its_finish_was_open(
+    start: Start, folder: Path
+) -> None:
+    _killed_finish(start, folder, "commit")
+    (sidecar,) = (folder / "spool").glob("*.sidecar")
+    hidden = folder / "hidden"
+    sidecar.rename(hidden)
+    store = start(now=lambda: NOW + 5)
+    stored = _stored(store, _received(store, crc=1))
+    store.stop()
+    hidden.rename(sidecar)
+    start()
+    assert _names(folder) == [stored.path]
+
+
+def test_the_record_of_a_committed_finish_left_in_the_spool_does_no_harm(start: Start, folder: Path) -> None:
+    """Neither to the stored file, whose sidecar is the same file, nor to the next one with this key."""
+    disk = FaultyDisk()
+    store = FileStore(folder, disk=disk, now=lambda: NOW)
+    store.start(MAX_AGE_S)
+    upload = _received(store)
+    disk.only, disk.calls, disk.fail_at, disk.errno = "delete", [], 2, errno.EIO
+    stored = _stored(store, upload)
+    assert list((folder / "spool").glob("*.sidecar"))
+    again = _received(store, content=CONTENT[::-1])
+    assert not list((folder / "spool").glob("*.sidecar"))
+    assert not _stored(store, again).duplicate
+    store.stop()
+    disk.bury()
+    assert len(_names(folder)) == 2 and stored.path in _names(folder)
+
+
+def test_a_damaged_record_in_the_spool_is_dropped_when_its_file_is_offered(start: Start, folder: Path) -> None:
+    store = start()
+    offered = Offered(IMEI, PATH, len(CONTENT), 0)
+    (folder / "spool" / f"{offered.key}.sidecar").write_bytes(b"damaged")
+    assert not _stored(store, _received(store)).duplicate
+
+
+def test_a_folder_that_someone_deleted_is_made_again(start: Start, folder: Path) -> None:
+    store = start()
+    stored = _stored(store, _received(store))
+    for path in (folder / stored.path, (folder / stored.path).with_suffix(".json")):
+        path.unlink()
+    (folder / stored.path).parent.rmdir()
+    assert isinstance(store.finish([(_received(store, b"a.jpg"), {})])[0], StoreError)
+    _stored(store, _received(store, b"a.jpg"))
+
+
+def test_many_folders_are_not_remembered_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsmgateway.store.folders._MOST_KNOWN", 3)
+    store = start()
+    for imei in ("356307042441013", IMEI):
+        _stored(store, _received(store, imei=imei))
+    assert len(store._ground.folders._durable) <= 9
+
+
+def test_check_finds_what_was_damaged(start: Start, folder: Path) -> None:
+    store = start()
+    names = ["fine", "flipped", "cut", "bare", "spoilt", "swapped"]
+    paths = {name: folder / _stored(store, _received(store, name.encode() + b".jpg")).path for name in names}
+    paths["flipped"].write_bytes(bytes(len(CONTENT)))
+    paths["cut"].write_bytes(b"cut")
+    paths["bare"].with_suffix(".json").unlink()
+    paths["spoilt"].with_suffix(".json").write_bytes(b"{")
+    paths["swapped"].with_suffix(".json").write_bytes(paths["fine"].with_suffix(".json").read_bytes())
+    day = paths["fine"].parent
+    gone = day / "20231114T221320123Z_gone_00000000.json"
+    text = paths["fine"].with_suffix(".json").read_text()
+    gone.write_text(text.replace(paths["fine"].name, "20231114T221320123Z_gone_00000000.jpg"))
+    (day / "note.txt").write_bytes(b"hello")
+    (day / "odd.json").write_bytes(b"{}")
+    rows = {Path(row.path).name: (row.kind, row.state) for row in check(folder)}
+    media = {
+        "fine": State.OK,
+        "flipped": State.SHA256_DIFFERS,
+        "cut": State.SIZE_DIFFERS,
+        "bare": State.MISSING_SIDECAR,
+        "spoilt": State.BAD_SIDECAR,
+        "swapped": State.BAD_SIDECAR,
+    }
+    beside = {
+        gone.name: (Kind.SIDECAR, State.MISSING_FILE),
+        "odd.json": (Kind.SIDECAR, State.BAD_SIDECAR),
+        "note.txt": (Kind.FOREIGN, State.NOT_OURS),
+        paths["spoilt"].with_suffix(".json").name: (Kind.SIDECAR, State.BAD_SIDECAR),
+        paths["swapped"].with_suffix(".json").name: (Kind.SIDECAR, State.BAD_SIDECAR),
+    }
+    assert rows == {paths[name].name: (Kind.MEDIA, state) for name, state in media.items()} | beside
+
+
+def test_check_passes_over_what_a_running_gateway_moves_meanwhile(start: Start, folder: Path) -> None:
+    store = start()
+    _stored(store, _received(store))
+    _received(store, b"part.jpg").park()
+
+    class MovingDisk(Disk):
+        """Lists a folder, and then everything in it is gone."""
+
+        def __init__(self, stage: str, *suffixes: str) -> None:
+            self.stage = stage
+            self.suffixes = suffixes
+
+        def run(self, operation, path, call, /, *arguments, **options):  # type: ignore[no-untyped-def]
+            if operation == self.stage and path.suffix in self.suffixes:
+                path.unlink(missing_ok=True)
+            return super().run(operation, path, call, *arguments, **options)
+
+    assert [row.kind for row in check(folder, MovingDisk("open", ".part"))] == [Kind.MEDIA]
+    _received(store, b"other.jpg").park()
+    assert list(check(folder, MovingDisk("stat", ".jpg", ".json", ".part"))) == []
+    _received(store, b"third.jpg").park()
+    with pytest.raises(StoreError, match=r"read .*\.journal: Input"):
+        list(check(folder, FaultyDisk(fail_at=1, errno=errno.EIO, only=f"read {folder}/spool")))
+
+
+def test_a_row_of_check_is_a_plain_value() -> None:
+    assert Checked("a", Kind.PART, State.OK, 1) == Checked("a", Kind.PART, State.OK, 1, 0)

@@ -1,0 +1,509 @@
+"""The store worker: order, held bytes, groups, checkpoints, errors, the end; lanes are run by hand but for one test."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from store_faults import FaultyDisk
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from dsmgateway.crc import crc16
+from dsmgateway.errors import StoreError
+from dsmgateway.interfaces import IFileWorker
+from dsmgateway.lanes import Pace
+from dsmgateway.store import Differs, FileStore, Offered, Stored, Upload
+from dsmgateway.worker import StoreWorker
+
+IMEI = "352093081429150"
+PEER = "198.51.100.7"
+PACKET = bytes(range(256)) * 4
+
+
+def _offered(number: int = 0, packets: int = 4, imei: str = IMEI, crc: int = 0) -> Offered:
+    return Offered(imei, b"dsm/picture/%d.jpg" % number, packets * 1024, crc)
+
+
+class ByHand:
+    """A thread that does not run; the test makes the steps of its lane."""
+
+    def __init__(self, *, target: Callable[[], object], name: str, daemon: bool) -> None:
+        assert daemon
+
+    def start(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+class HandRun(SynchronousTestCase):
+    """A worker whose one lane is run by the test, on a clock of the test, in front of a disk that counts."""
+
+    pace = Pace()
+    threads = 1
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.disk = FaultyDisk(errno=errno.EIO)
+        self.clock = Clock()
+        self.batches: list[int] = []
+        self.store = FileStore(self.folder / "data", disk=self.disk)
+        self.worker = StoreWorker(
+            self.store,
+            call_in_reactor=self.call,
+            threads=self.threads,
+            pace=self.pace,
+            clock=self.clock.seconds,
+            thread=ByHand,
+        )
+        self.worker.start()
+        self.addCleanup(self.store.stop)
+        self.disk.calls.clear()
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        self.batches.append(len(arguments[0]) if isinstance(arguments[0], list) else -1)
+        function(*arguments)
+
+    def step(self) -> None:
+        """Let the lane do what is waiting, without waiting for more."""
+        for lane in self.worker.lanes:
+            if lane._queue.empty():
+                lane._queue.put(_nothing())
+            lane.step()
+
+    def opened(self, offered: Offered, **options: bool) -> Upload:
+        deferred = self.worker.open(offered, PEER, **options)
+        self.step()
+        return self.successResultOf(deferred)
+
+    def send(self, upload: Upload, packets: int = 4) -> list[Deferred[None]]:
+        start = upload.offset_bytes
+        return [self.worker.append(upload, start + 1024 * number, PACKET) for number in range(packets)]
+
+    def ran(self, *operations: str) -> list[str]:
+        """Return the system calls of these kinds since the last time."""
+        calls = [call for call in self.disk.calls if call.startswith(operations)]
+        self.disk.calls.clear()
+        return calls
+
+
+def _nothing() -> Any:
+    """Something in the queue that is no job: it only wakes the lane."""
+    return object()
+
+
+class OrderTests(HandRun):
+    def test_it_is_what_the_interface_says(self) -> None:
+        """The worker provides IFileWorker, signatures included."""
+        verifyObject(IFileWorker, self.worker)
+
+    def test_a_file_from_open_to_stored(self) -> None:
+        """The bytes that arrive are the bytes of the file, and its sidecar has what the caller said."""
+        upload = self.opened(_offered())
+        self.assertEqual(upload.offset_bytes, 0)
+        appended = self.send(upload)
+        stored = self.worker.finish(upload, {"family": "adas"})
+        self.step()
+        answer = self.successResultOf(stored)
+        assert isinstance(answer, Stored)
+        path = self.folder / "data" / answer.path
+        self.assertEqual(path.read_bytes(), PACKET * 4)
+        self.assertIn('"family": "adas"', path.with_suffix(".json").read_text())
+        self.assertEqual([self.successResultOf(deferred) for deferred in appended], [None] * 4)
+
+    def test_results_come_in_the_order_of_the_calls(self) -> None:
+        """Appends are answered before the finish that follows them, all in one call of the reactor."""
+        upload = self.opened(_offered())
+        self.batches.clear()
+        order: list[str] = []
+        for deferred in self.send(upload):
+            deferred.addCallback(lambda _: order.append("append"))
+        self.worker.finish(upload, {}).addCallback(lambda _: order.append("finish"))
+        self.step()
+        self.assertEqual(order, ["append"] * 4 + ["finish"])
+        self.assertEqual(self.batches, [5])
+
+    def test_an_open_sees_what_was_finished_and_appended_before_it(self) -> None:
+        """A second connection of the same device finds the file of the first stored, and its other part parked."""
+        crc = crc16(PACKET * 4)
+        first, other = self.opened(_offered(crc=crc)), self.opened(_offered(1))
+        self.send(first)
+        self.worker.finish(first, {})
+        self.send(other, 2)
+        again, part = self.worker.open(_offered(crc=crc), PEER), self.worker.open(_offered(1), PEER)
+        self.step()
+        self.assertTrue(self.successResultOf(again).comparing)
+        self.assertEqual(self.successResultOf(part).offset_bytes, 2048)
+
+    def test_a_comparison_that_differs_is_an_answer_and_no_error(self) -> None:
+        """Differs arrives as a result."""
+        crc = crc16(PACKET * 4)
+        upload = self.opened(_offered(crc=crc))
+        self.send(upload)
+        self.worker.finish(upload, {})
+        again = self.opened(_offered(crc=crc))
+        self.worker.append(again, 3072, bytes(1024))
+        finished = self.worker.finish(again, {})
+        self.step()
+        self.assertEqual(self.successResultOf(finished), Differs())
+        self.assertFalse(self.opened(_offered(crc=crc), compare=False).comparing)
+
+    def test_a_park_after_a_finish_in_one_batch_comes_after_it(self) -> None:
+        """The finish is committed first, and parking what is finished does nothing."""
+        upload = self.opened(_offered())
+        self.send(upload)
+        finished, parked = self.worker.finish(upload, {}), self.worker.park(upload)
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        self.assertIsNone(self.successResultOf(parked))
+
+    def test_a_parked_file_goes_on_where_it_was(self) -> None:
+        """Held bytes are written and durable when the park is answered."""
+        upload = self.opened(_offered())
+        self.send(upload, 3)
+        parked = self.worker.park(upload)
+        self.step()
+        self.assertIsNone(self.successResultOf(parked))
+        self.assertEqual(self.opened(_offered()).offset_bytes, 3072)
+
+
+class HoldTests(HandRun):
+    def test_packets_are_held_back_for_a_second_and_written_at_once(self) -> None:
+        """Three packets, one write; the worker counts what is not written yet."""
+        upload = self.opened(_offered())
+        self.ran()
+        appended = self.send(upload, 3)
+        self.step()
+        self.assertEqual(self.ran("write"), [])
+        self.assertEqual(self.worker.backlog_bytes, 3072)
+        self.assertNoResult(appended[0])
+        self.clock.advance(1)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 1)
+        self.assertEqual([self.successResultOf(deferred) for deferred in appended], [None] * 3)
+        self.assertEqual(self.worker.backlog_bytes, 0)
+
+    def test_16_kib_are_written_without_waiting(self) -> None:
+        """A fast sender's bytes go out in writes of 16 KiB."""
+        upload = self.opened(_offered(packets=40))
+        self.ran()
+        self.send(upload, 40)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 2)
+        self.assertEqual(self.worker.backlog_bytes, 8 * 1024)
+
+    def test_many_tiny_pieces_are_written_before_they_become_a_burden(self) -> None:
+        """One byte at a time costs a write every 64."""
+        upload = self.opened(_offered())
+        for place in range(130):
+            self.worker.append(upload, place, PACKET[place : place + 1])
+        self.ran()
+        self.step()
+        self.assertEqual(len(self.ran("write")), 2)
+        self.assertEqual(self.worker.backlog_bytes, 2)
+
+    def test_a_rewind_is_written_after_what_came_before_it(self) -> None:
+        """Bytes at a lower offset overwrite, whatever is held back."""
+        upload = self.opened(_offered(packets=2))
+        for offset, data in ((0, b"x" * 1024), (1024, b"y" * 1024), (0, PACKET), (1024, PACKET)):
+            self.worker.append(upload, offset, data)
+        finished = self.worker.finish(upload, {})
+        self.step()
+        answer = self.successResultOf(finished)
+        assert isinstance(answer, Stored)
+        self.assertEqual((self.folder / "data" / answer.path).read_bytes(), PACKET * 2)
+
+    def test_a_lane_knows_when_it_is_due(self) -> None:
+        """Never without work; in a second with held bytes; at the next checkpoint after that; at once when late."""
+        lane = self.worker.lanes[0]._lane
+        upload = self.opened(_offered())
+        self.assertIsNone(lane.due_in_s())
+        self.send(upload, 1)
+        self.step()
+        self.assertEqual(lane.due_in_s(), 1)
+        self.clock.advance(1)
+        self.step()
+        self.assertEqual(lane.due_in_s(), 5)
+        self.clock.advance(7)
+        self.assertEqual(lane.due_in_s(), 0)
+
+
+class GroupTests(HandRun):
+    pace = Pace(finish_group=4)
+
+    def test_finishes_that_wait_together_are_committed_together(self) -> None:
+        """Six files, groups of four at most, two commits."""
+        uploads = [self.opened(_offered(number)) for number in range(6)]
+        finished = []
+        for upload in uploads:
+            self.send(upload)
+            finished.append(self.worker.finish(upload, {}))
+        self.ran()
+        self.step()
+        self.assertEqual(len(self.ran("commit")), 2)
+        for deferred in finished:
+            self.assertIsInstance(self.successResultOf(deferred), Stored)
+
+    def test_one_failure_in_a_group_is_not_that_of_the_others(self) -> None:
+        """The file whose sync fails gets its StoreError, the next one is stored."""
+        uploads = [self.opened(_offered(number)) for number in range(2)]
+        finished = []
+        for upload in uploads:
+            self.send(upload)
+            finished.append(self.worker.finish(upload, {}))
+        self.ran()
+        self.disk.only, self.disk.fail_at = "fsync ", 1
+        self.step()
+        self.assertIn("Input/output error", str(self.failureResultOf(finished[0], StoreError).value))
+        self.assertIsInstance(self.successResultOf(finished[1]), Stored)
+
+    def test_a_bug_in_a_finish_reaches_every_caller_of_the_group(self) -> None:
+        """An exception that is no StoreError is passed on as it is, and the uploads are closed."""
+        uploads = [self.opened(_offered(number)) for number in range(2)]
+        for upload in uploads:
+            self.send(upload)
+        finished = [self.worker.finish(upload, about) for upload, about in zip(uploads, ({}, None), strict=True)]  # type: ignore[arg-type]
+        self.step()
+        for deferred, upload in zip(finished, uploads, strict=True):
+            self.failureResultOf(deferred, AttributeError)
+            self.assertFalse(upload.is_open)
+
+
+class CheckpointTests(HandRun):
+    pace = Pace(checkpoints_at_once=2)
+
+    def test_a_checkpoint_is_made_every_256_kib(self) -> None:
+        """One after 256 packets, none before."""
+        upload = self.opened(_offered(packets=400))
+        self.ran()
+        self.send(upload, 400)
+        self.step()
+        self.assertEqual(len([call for call in self.ran("fdatasync") if call.endswith(".part")]), 1)
+        self.assertEqual(upload.dirty_bytes, (400 - 256 - 16) * 1024 + 16 * 1024)
+
+    def test_a_checkpoint_is_made_after_five_seconds_but_not_without_need(self) -> None:
+        """The clock starts with the first write after the last checkpoint."""
+        upload = self.opened(_offered())
+        self.send(upload, 2)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        self.ran()
+        self.clock.advance(4.9)
+        self.step()
+        self.assertEqual(self.ran("fdatasync"), [])
+        self.clock.advance(0.1)
+        self.step()
+        self.assertEqual(len(self.ran("fdatasync")), 2)
+        self.clock.advance(60)
+        self.step()
+        self.assertEqual(self.ran("fdatasync"), [])
+
+    def test_many_checkpoints_are_made_a_few_at_a_time(self) -> None:
+        """Finishes do not wait behind all of them; the lane is due at once as long as some are left."""
+        for number in range(3):
+            self.send(self.opened(_offered(number)), 2)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        self.ran()
+        self.clock.advance(5)
+        for made, due in ((2, 0), (1, None)):
+            self.step()
+            self.assertEqual(len([call for call in self.ran("fdatasync") if call.endswith(".part")]), made)
+            self.assertEqual(self.worker.lanes[0]._lane.due_in_s(), due)
+
+    def test_a_checkpoint_that_fails_ends_the_upload_at_its_next_call(self) -> None:
+        """Nobody waits for a checkpoint; the next append hears of it."""
+        upload = self.opened(_offered())
+        self.send(upload, 1)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        self.ran()
+        self.disk.only, self.disk.fail_at = "fdatasync", 1
+        self.clock.advance(5)
+        self.step()
+        appended = self.worker.append(upload, 1024, PACKET)
+        finished = self.worker.finish(upload, {})
+        self.step()
+        for deferred in (appended, finished):
+            self.assertIn("fdatasync", str(self.failureResultOf(deferred, StoreError).value))
+        self.assertEqual(self.opened(_offered()).offset_bytes, 0)
+
+    def test_an_upload_that_was_taken_over_needs_no_checkpoint(self) -> None:
+        """The newer open has parked it."""
+        upload = self.opened(_offered())
+        self.send(upload, 1)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        self.opened(_offered())
+        self.ran()
+        self.clock.advance(5)
+        self.step()
+        self.assertEqual(self.ran("fdatasync"), [])
+        appended = self.worker.append(upload, 1024, PACKET)
+        self.step()
+        self.failureResultOf(appended, StoreError)
+
+
+class ErrorTests(HandRun):
+    def test_a_failed_write_fails_what_was_written_with_it_and_all_that_comes_after(self) -> None:
+        """The same StoreError, and nothing more is tried on the disk."""
+        upload = self.opened(_offered())
+        appended = self.send(upload, 2)
+        self.ran()
+        self.disk.only, self.disk.fail_at = "write /", 1
+        self.clock.advance(1)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        later = [self.worker.append(upload, 2048, PACKET), self.worker.finish(upload, {})]
+        self.step()
+        errors = {str(self.failureResultOf(deferred, StoreError).value) for deferred in (*appended, *later)}
+        self.assertEqual(len(errors), 1)
+        self.assertIsNone(self.successResultOf(self._parked(upload)))
+        self.assertEqual(len(self.ran("write")), 1)
+
+    def _parked(self, upload: Upload) -> Deferred[None]:
+        parked = self.worker.park(upload)
+        self.step()
+        return parked
+
+    def test_a_hole_closes_the_upload_and_keeps_the_part(self) -> None:
+        """The store refuses, the worker gives up on this upload, the next one goes on where it was."""
+        upload = self.opened(_offered())
+        self.send(upload, 2)
+        hole = self.worker.append(upload, 3072, PACKET)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        self.failureResultOf(hole, StoreError)
+        self.assertFalse(upload.is_open)
+
+    def test_a_bug_in_a_write_closes_the_upload_with_a_store_error(self) -> None:
+        """The caller gets the exception itself, later calls a StoreError that names it."""
+        upload = self.opened(_offered())
+        wrong: Any = "text"
+        first = self.worker.append(upload, 0, wrong)
+        second = self.worker.append(upload, 4, PACKET)
+        self.step()
+        self.clock.advance(1)
+        self.step()
+        self.failureResultOf(first, TypeError)
+        self.failureResultOf(second, TypeError)
+        third = self.worker.finish(upload, {})
+        self.step()
+        self.assertIn("TypeError", str(self.failureResultOf(third, StoreError).value))
+
+    def test_an_open_that_fails_is_an_error_of_its_caller_only(self) -> None:
+        """The next open succeeds."""
+        self.disk.only, self.disk.fail_at = "create", 1
+        opened = self.worker.open(_offered(), PEER)
+        self.step()
+        self.failureResultOf(opened, StoreError)
+        self.opened(_offered())
+
+    def test_an_upload_whose_open_was_cancelled_is_parked(self) -> None:
+        """Nobody will ever call it, so the worker closes it itself."""
+        opened = self.worker.open(_offered(), PEER)
+        opened.cancel()
+        self.failureResultOf(opened, CancelledError)
+        self.step()
+        self.assertEqual(len(self.store._open), 1)
+        self.step()
+        self.assertEqual(self.store._open, {})
+
+
+class EndTests(HandRun):
+    threads = 2
+
+    def test_a_stop_finishes_writes_parks_and_gives_the_folder_back(self) -> None:
+        """What was asked for before the stop is done, what is held back written, what is open parked."""
+        done, left = self.opened(_offered()), self.opened(_offered(1, imei="356307042441013"))
+        self.send(done)
+        finished = self.worker.finish(done, {})
+        appended = self.send(left, 3)
+        stopped = [self.worker.stop(), self.worker.stop()]
+        self.failureResultOf(self.worker.open(_offered(2), PEER), StoreError)
+        self.failureResultOf(self.worker.append(left, 3072, PACKET), StoreError)
+        self.assertNoResult(stopped[0])
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        self.assertIsNone(self.successResultOf(appended[-1]))
+        self.assertEqual([self.successResultOf(deferred) for deferred in stopped], [None, None])
+        self.assertEqual(self.worker.backlog_bytes, 0)
+        again = FileStore(self.folder / "data")
+        again.start(86400)
+        self.assertEqual(again.open(left.offered, PEER).offset_bytes, 3072)
+        again.stop()
+
+    def test_a_stop_that_fails_says_why(self) -> None:
+        """The lock or the index may not close."""
+        self.disk.only, self.disk.fail_at, self.disk.calls = "close", 1, []
+        stopped = self.worker.stop()
+        self.step()
+        self.failureResultOf(stopped, StoreError)
+
+    def test_a_worker_that_never_started_stops_and_refuses(self) -> None:
+        """No thread, no folder, no wait."""
+        worker = StoreWorker(FileStore(self.folder / "never"), call_in_reactor=self.call)
+        self.failureResultOf(worker.open(_offered(), PEER), StoreError)
+        self.assertIsNone(self.successResultOf(worker.stop()))
+        self.assertFalse((self.folder / "never").exists())
+
+    def test_a_batch_is_bounded(self) -> None:
+        """A queue that never gets empty does not keep the first results from their callers."""
+        upload = self.opened(_offered(packets=1500))
+        appended = self.send(upload, 1100)
+        self.step()
+        self.assertNoResult(appended[1030])
+        self.step()
+        self.successResultOf(appended[1030])
+
+
+class ThreadTests(SynchronousTestCase):
+    def test_many_devices_at_once_in_real_threads(self) -> None:
+        """Eight devices with six files each, in four lanes: every file is stored, whole, once."""
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        calls: queue.Queue[tuple[Callable[..., object], tuple[Any, ...]]] = queue.Queue()
+        worker = StoreWorker(
+            FileStore(folder), call_in_reactor=lambda function, *arguments: calls.put((function, arguments)), threads=4
+        )
+        worker.start()
+        stored: list[Stored | Differs] = []
+
+        def opened(upload: Upload) -> Deferred[Any]:
+            for number in range(4):
+                worker.append(upload, 1024 * number, PACKET)
+            return worker.finish(upload, {}).addCallback(stored.append)
+
+        offers = [_offered(file, imei=f"35209308142{device:04d}") for device in range(8) for file in range(6)]
+        for offered in offers:
+            worker.open(offered, PEER).addCallback(opened)
+        while len(stored) < len(offers):
+            function, arguments = calls.get(timeout=30)
+            function(*arguments)
+        stopped = worker.stop()
+        while not stopped.called:
+            function, arguments = calls.get(timeout=30)
+            function(*arguments)
+        self.successResultOf(stopped)
+        self.assertEqual([thread.name for thread in threading.enumerate() if thread.name.startswith("store-")], [])
+        paths = {answer.path for answer in stored if isinstance(answer, Stored)}
+        self.assertEqual(len(paths), len(offers))
+        for path in paths:
+            self.assertEqual((folder / path).read_bytes(), PACKET * 4)
