@@ -7,7 +7,7 @@ daemon. A port that cannot be had is a `ConfigError`, never a gateway that runs 
 from __future__ import annotations
 
 import socket
-from typing import Any, Protocol
+from typing import Any
 
 import txaio
 from OpenSSL.SSL import Error as TLSError
@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
+from dsmgateway.addresses import shown_address
 from dsmgateway.errors import ConfigError
 from dsmgateway.events import Event, log_event
 
@@ -27,17 +28,8 @@ log = txaio.make_logger()
 #: A connection that is paused because the disk is slow holds no more than this in the kernel (unlimited, it grew to
 #: 2.8 MiB); set on the listener, as what it accepts inherits it. Enough for 60 s of the fastest camera.
 RECEIVE_BUFFER_BYTES = 256 << 10
-
-
-class Listener(Protocol):
-    """A service that listens."""
-
-    def bind(self) -> None:
-        """Take the port ahead of the start, where that can be done; ConfigError when it cannot be had."""
-
-    @property
-    def address(self) -> IAddress | None:
-        """Where it listens, once it does."""
+#: Endpoints that may listen before the process becomes a daemon. Not ``unix``: its lock names the process that made it.
+_LISTEN_EARLY = frozenset({"tcp", "tcp4", "tcp6", "ssl"})
 
 
 class PortListener(service.Service):
@@ -71,18 +63,19 @@ class PortListener(service.Service):
 
     def privilegedStartService(self) -> None:
         """Hand the socket to the reactor."""
+        if self._port is not None:
+            return
         self.bind()
         assert self._socket is not None
         self._port = self._reactor.adoptStreamPort(self._socket.fileno(), socket.AF_INET, self._factory)
         self._socket.close()
         self._socket = None
-        log_event(log, Event.PORT_LISTENING, endpoint=str(self._number), address=str(self.address))
+        log_event(log, Event.PORT_LISTENING, endpoint=str(self._number), address=shown_address(self.address))
 
     def startService(self) -> None:
         """Listen, unless `privilegedStartService` did."""
         super().startService()
-        if self._port is None:
-            self.privilegedStartService()
+        self.privilegedStartService()
 
     def stopService(self) -> Deferred[Any]:
         """Take no more connections; those there are live on."""
@@ -113,10 +106,14 @@ class EndpointListener(service.Service):
         return None if self._port is None else self._port.getHost()
 
     def bind(self) -> None:
-        """Nothing can be bound ahead: a ``unix:`` lock, for one, belongs to the process that made it."""
+        """Listen already, where that is safe; connections are taken when the reactor runs."""
+        if self._description.partition(":")[0].lower() in _LISTEN_EARLY:
+            self.privilegedStartService()
 
     def privilegedStartService(self) -> None:
-        """Listen; ConfigError when that cannot be had."""
+        """Listen, unless `bind` did; ConfigError when that cannot be had."""
+        if self._listening is not None:
+            return
         self._listening = maybeDeferred(self._endpoint.listen, self._factory)
         self._listening.addCallbacks(self._listens, self._failed)
         if self._error is not None:
@@ -124,7 +121,7 @@ class EndpointListener(service.Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
-        log_event(log, Event.PORT_LISTENING, endpoint=self._description, address=str(self.address))
+        log_event(log, Event.PORT_LISTENING, endpoint=self._description, address=shown_address(self.address))
 
     def _failed(self, failure: Failure) -> None:
         failure.trap(CannotListenError, OSError)
@@ -134,8 +131,7 @@ class EndpointListener(service.Service):
     def startService(self) -> None:
         """Listen, unless `privilegedStartService` did."""
         super().startService()
-        if self._listening is None:
-            self.privilegedStartService()
+        self.privilegedStartService()
 
     def stopService(self) -> Deferred[Any]:
         """Take no more connections; those there are live on."""

@@ -18,6 +18,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from dsmgateway.escape import one_line
+
 #: What `log-level` says, in Twisted's terms; it has no trace, that goes out as debug.
 LEVELS: Mapping[str, Any] = {
     "critical": LogLevel.critical,
@@ -43,17 +45,6 @@ class Stream(Protocol):
 
     def flush(self) -> object:
         """Let it go out."""
-
-
-def one_line(text: str) -> str:
-    """``text`` with everything escaped that could break a line or turn it around: controls, separators, overrides."""
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    short = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code)
-    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
 
 
 def _plain(value: object) -> Any:
@@ -96,18 +87,29 @@ def _fields(event: LogEvent) -> Mapping[str, object]:
     return fields if isinstance(fields, Mapping) else {}
 
 
+def _failure(event: LogEvent) -> Failure | None:
+    """The failure an event is about; Twisted's older events have it under another name."""
+    failure = event.get("log_failure", event.get("failure"))
+    return failure if isinstance(failure, Failure) else None
+
+
 def _traceback(event: LogEvent) -> str | None:
-    failure = event.get("log_failure")
-    return failure.getTraceback() if isinstance(failure, Failure) else None
+    failure = _failure(event)
+    return None if failure is None else failure.getTraceback()
+
+
+def _namespace(event: LogEvent) -> str:
+    namespace = str(event.get("log_namespace", "-"))
+    return "twisted" if namespace == "log_legacy" else namespace
 
 
 def _message(event: LogEvent) -> str:
     """The message of an event that is not ours; without the traceback that Twisted's older events repeat in it."""
     message = formatEvent(event)
-    failure = event.get("log_failure")
-    if not isinstance(failure, Failure):
+    failure = _failure(event)
+    if failure is None:
         return message
-    return message.partition("\n")[0] or f"{failure.type.__name__}: {failure.getErrorMessage()}"
+    return message.partition("\n")[0] or f"{type(failure.value).__name__}: {failure.getErrorMessage()}"
 
 
 def text_line(event: LogEvent) -> str:
@@ -117,7 +119,7 @@ def text_line(event: LogEvent) -> str:
         parts.append(one_line(str(event["event"])))
         parts += [f"{one_line(name)}={_shown(value)}" for name, value in _fields(event).items()]
     else:
-        parts.append(f"{one_line(str(event.get('log_namespace', '-')))}: {one_line(_message(event))}")
+        parts.append(f"{one_line(_namespace(event))}: {one_line(_message(event))}")
     lines = [" ".join(parts)]
     traceback = _traceback(event)
     if traceback is not None:
@@ -140,7 +142,7 @@ def json_line(event: LogEvent) -> str:
         fields = _fields(event).items()
         line |= {f"{name}_" if name in _OWN_NAMES else name: _plain(value) for name, value in fields}
     else:
-        line |= {"namespace": str(event.get("log_namespace", "-")), "message": _message(event)}
+        line |= {"namespace": _namespace(event), "message": _message(event)}
     traceback = _traceback(event)
     if traceback is not None:
         line["traceback"] = traceback

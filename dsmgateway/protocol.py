@@ -1,9 +1,9 @@
 """Connections: bytes in, effects out, time limits, back-pressure.
 
-`CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session asks
-for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it without an
-acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged with its
-traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over all time limits, the stop.
+`CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session
+asks for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it
+without an acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged
+with its traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over all time limits, the stop.
 
 While the store is at work, or lags behind, the transport is paused and decoded no further.
 """
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from dsmgateway.addresses import shown_address
 from dsmgateway.effects import (
     Append,
     Claim,
@@ -57,6 +58,8 @@ class CameraProtocol(Protocol):
     """One connection of a device."""
 
     factory: CameraFactory
+    #: Provides ITCPTransport and IPushProducer.
+    transport: Any
     log = txaio.make_logger()
 
     def __init__(self, factory: CameraFactory, peer: str) -> None:
@@ -65,6 +68,7 @@ class CameraProtocol(Protocol):
         self.session = Session(factory.session_options)
         self._decoder = DeviceDecoder()
         self._upload: Upload | None = None
+        self._store_error: BaseException | None = None
         self._unwritten_bytes = 0
         self._received_bytes = 0
         self._paused = False
@@ -122,6 +126,12 @@ class CameraProtocol(Protocol):
 
     def check_time(self, now: float) -> None:
         """Tell the session when its state has lasted too long; called once a second for every connection."""
+        try:
+            self._check_time(now)
+        except Exception:
+            self._bug(Failure())
+
+    def _check_time(self, now: float) -> None:
         state = self.session.state
         lagging = self._paused and state is State.RECEIVING
         limit_s = self.factory.limits_s[State.STORING if lagging else state]
@@ -134,6 +144,7 @@ class CameraProtocol(Protocol):
             self._perform(self.session.store_failed(f"file data was not written within {limit_s:g} s"))
         else:
             self._perform(self.session.timed_out())
+            self._advance()
 
     # -- events to effects
 
@@ -228,6 +239,7 @@ class CameraProtocol(Protocol):
     def _append(self, offset_bytes: int, data: bytes) -> None:
         self._waiting_since = self.factory.clock.seconds()
         self._unwritten_bytes += len(data)
+        assert self._upload is not None
         self._watch(self.factory.worker.append(self._upload, offset_bytes, data), self._appended, len(data))
 
     def _appended(self, _: None, length_bytes: int) -> None:
@@ -235,6 +247,7 @@ class CameraProtocol(Protocol):
 
     def _finish(self, about: dict[str, object]) -> None:
         upload, self._upload = self._upload, None
+        assert upload is not None
         self._waiting_since = self.factory.clock.seconds()
         self._watch(self.factory.worker.finish(upload, about), self._finished)
 
@@ -259,13 +272,16 @@ class CameraProtocol(Protocol):
         answer.addBoth(lambda _: self.factory.under_way.discard(answer))
 
     def _store_failed(self, failure: Failure) -> None:
+        """Tell the session, once: everything that was under way for a file fails with the same error."""
         failure.trap(StoreError)
-        self._perform(self.session.store_failed(failure.getErrorMessage()))
+        if failure.value is not self._store_error:
+            self._store_error = failure.value
+            self._perform(self.session.store_failed(failure.getErrorMessage()))
 
     def _bug(self, failure: Failure) -> None:
         """Log an error of our own and abort this connection; what the file has is kept."""
-        log_event(self.log, Event.BUG, imei=self.session.imei, peer=self.peer, state=self.session.state.value)
-        self.log.failure("{event}", event=Event.BUG.label, failure=failure)
+        fields = {"imei": self.session.imei, "peer": self.peer, "state": self.session.state.value}
+        self.log.failure("{event}: {fields}", failure, event=Event.BUG.label, fields=fields)
         self.transport.abortConnection()
 
 
@@ -290,9 +306,9 @@ class CameraFactory(Factory):
         )
         self.limits_s = _limits(settings)
 
-    def buildProtocol(self, addr: IAddress | None) -> CameraProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> CameraProtocol:  # type: ignore[override]
         """Take a connection."""
-        return CameraProtocol(self, _shown_address(addr))
+        return CameraProtocol(self, shown_address(addr))
 
     def sweep(self) -> None:
         """Check the time limits of all connections, paused ones too; to be called once a second."""
@@ -322,8 +338,3 @@ def _limits(settings: Settings) -> dict[State, float]:
         State.FAREWELL: settings.init_timeout,
         State.ENDED: LINGER_S,
     }
-
-
-def _shown_address(address: Any) -> str:
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    return f"{host}:{port}" if host is not None else str(getattr(address, "name", None) or address)

@@ -8,23 +8,24 @@ into any Twisted program; see docs/embedding.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import txaio
 from twisted.application import service
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from dsmgateway import __version__
 from dsmgateway.config import Settings
-from dsmgateway.errors import StoreError
+from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
-from dsmgateway.listeners import EndpointListener, PortListener, listener
+from dsmgateway.interfaces import IFileWorker
+from dsmgateway.lanes import Pace
+from dsmgateway.listeners import listener
 from dsmgateway.protocol import CameraFactory
-from dsmgateway.store import FileStore
+from dsmgateway.store import FileStore, Recovery
 from dsmgateway.worker import StoreWorker
 
 txaio.use_twisted()
@@ -38,7 +39,7 @@ class GatewayService(service.MultiService):
 
     log = txaio.make_logger()
 
-    def __init__(self, settings: Settings, worker: StoreWorker, factory: CameraFactory, reactor: Any) -> None:
+    def __init__(self, settings: Settings, worker: IFileWorker, factory: CameraFactory, reactor: Any) -> None:
         super().__init__()
         self._settings, self._worker, self._factory, self._reactor = settings, worker, factory, reactor
         self._listeners = [listener(reactor, port, settings.backlog, factory) for port in settings.ports]
@@ -57,20 +58,87 @@ class GatewayService(service.MultiService):
         for one in self._listeners:
             one.bind()
 
+    def privilegedStartService(self) -> None:
+        """Open the ports (nobody is accepted yet); ConfigError when one cannot be had, and then none is."""
+        try:
+            super().privilegedStartService()
+        except ConfigError:
+            super().stopService()
+            raise
+
     def startService(self) -> None:
-        """Recover the store, then listen; StoreError or ConfigError when that cannot be done."""
+        """Open the ports, recover the store; ConfigError or StoreError when that cannot be done."""
+        self.privilegedStartService()
         try:
             recovery = self._worker.start()
-            self._log_recovery(recovery)
         except StoreError:
             super().stopService()
             raise
+        self._log_recovery(recovery)
         super().startService()
         self._start_sweep()
-        log_event(
-            self.log,
-            Event.GATEWAY_STARTED,
-            version=__version__,
-            ports=self._settings.ports,
-            data=str(self._settings.data),
-        )
+        # Nobody is accepted before the reactor runs.
+        self._reactor.callWhenRunning(self._started)
+
+    def _started(self) -> None:
+        if self.running:
+            log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=self._settings.ports)
+
+    def _log_recovery(self, recovery: Recovery) -> None:
+        for part in recovery.expired:
+            log_event(self.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
+        for path in recovery.set_aside:
+            log_event(self.log, Event.PART_REFUSED, path=path)
+        found = dataclasses.asdict(recovery)
+        counts = {name: len(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        log_event(self.log, Event.STORE_RECOVERED, data=str(self._settings.data), **counts)
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the ports, park every session, drain the store; fires after `Settings.stop_timeout` at the latest."""
+        if not self.running:
+            return succeed(None)
+        if self._sweep.running:
+            self._sweep.stop()
+        stopped: Deferred[Any] = Deferred()
+        late = self._reactor.callLater(self._settings.stop_timeout, self._stop_late, stopped)
+        work = maybeDeferred(super().stopService)
+        work.addCallback(lambda _: self._factory.stop())
+        work.addErrback(self._bug)
+        work.addCallback(lambda _: self._worker.stop())
+        work.addErrback(self._bug)
+        work.addCallback(lambda _: self._stopped(stopped, late))
+        return stopped
+
+    def _stopped(self, stopped: Deferred[Any], late: IDelayedCall) -> None:
+        log_event(self.log, Event.GATEWAY_STOPPED)
+        if late.active():
+            late.cancel()
+            stopped.callback(None)
+
+    def _stop_late(self, stopped: Deferred[Any]) -> None:
+        """Wait for the disk no longer: what is not parked goes on from its last checkpoint."""
+        log_event(self.log, Event.GATEWAY_STOP_LATE, after=self._settings.stop_timeout)
+        stopped.callback(None)
+
+    def _start_sweep(self) -> None:
+        self._sweep.start(SWEEP_INTERVAL_S, now=False).addErrback(self._sweep_failed)
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        """Go on sweeping: without it no time limit holds."""
+        self._bug(failure)
+        self._start_sweep()
+
+    def _bug(self, failure: Failure) -> None:
+        self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
+
+
+def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
+    """A gateway with these settings; ConfigError when a port is described wrongly. Nothing is opened yet."""
+    worker = StoreWorker(
+        FileStore(settings.data),
+        call_in_reactor=reactor.callFromThread,
+        threads=settings.store_threads,
+        part_max_age_s=settings.part_max_age,
+        pace=Pace(checkpoint_bytes=settings.checkpoint_bytes, checkpoint_interval_s=settings.checkpoint_interval),
+    )
+    return GatewayService(settings, worker, CameraFactory(settings, worker, reactor), reactor)

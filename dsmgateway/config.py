@@ -1,0 +1,269 @@
+"""Everything an operator can set: one table, from which options, environment, TOML file, help and example file come.
+
+The table is the class `Settings` itself: each field carries its kind and help. A setting ``init_timeout`` is written
+``--init-timeout`` as an option, ``init-timeout`` in the TOML file and ``DSMGATEWAY_INIT_TIMEOUT`` in the environment;
+an option goes before the environment, that before the file, that before the default. Knows nothing of Twisted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dsmgateway.errors import ConfigError
+from dsmgateway.kinds import FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count
+
+T = TypeVar("T")
+
+ENVIRONMENT_PREFIX = "DSMGATEWAY_"
+#: The one name that is an option and an environment variable, but no setting: where the TOML file is.
+CONFIG = "config"
+#: Largest configuration file: a thousand times the example; keeps a slip such as /dev/zero from eating the memory.
+_MAX_FILE_BYTES = 1 << 20
+
+
+def _setting(default: T, kind: Kind[Any], help_text: str, **more: object) -> T:
+    return field(default=default, metadata={"kind": kind, "help": help_text, **more})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one gateway; times in seconds, sizes in bytes. Raises ConfigError when one is out of range."""
+
+    ports: tuple[str, ...] = _setting(
+        ("10014",), PORT, "where cameras connect; may be given more than once", name="port", repeatable=True
+    )
+    data: Path = _setting(
+        Path("dsm-data"), FOLDER, "the data folder; a relative path counts from the folder the gateway is started in"
+    )
+    metadata: bool = _setting(True, FLAG, "ask the camera for each file's metadata (time, trigger, position, driver)")
+    after_file: str = _setting(
+        "repeat",
+        choice("repeat", "complete"),
+        "what a device is told after a file: the next INIT please, or that all is done",
+    )
+    log_format: str = _setting(
+        "text", choice("text", "json"), "how an event is logged: as a line of text, or as a line of JSON"
+    )
+    log_level: str = _setting(
+        "info", choice("critical", "error", "warn", "info", "debug", "trace"), "the least important events to log"
+    )
+    trace: Path | None = _setting(
+        None, FOLDER, "write the bytes of every connection to files in this folder, for fault finding"
+    )
+    init_timeout: float = _setting(10.0, TIME, "from connection to a whole INIT")
+    answer_timeout: float = _setting(45.0, TIME, "for a path, a START, or the INIT after a file")
+    metadata_timeout: float = _setting(15.0, TIME, "for metadata; after that the file is taken without it")
+    sync_timeout: float = _setting(10.0, TIME, "for the SYNC that answers a RESUME")
+    data_timeout: float = _setting(20.0, TIME, "silence in the middle of a file before a RESUME asks again")
+    resume_tries: int = _setting(4, count(1000), "RESUMEs in a row without good file data before a session ends")
+    store_timeout: float = _setting(120.0, TIME, "for the disk to make a file durable before the session ends")
+    stop_timeout: float = _setting(5.0, TIME, "for parking what is under way when the gateway stops")
+    max_file_size: int = _setting(256 << 20, SIZE, "largest file that is taken")
+    max_resyncs: int = _setting(
+        100, count(1_000_000), "damaged spots of one file on one connection before the session ends"
+    )
+    part_max_age: float = _setting(30 * 86400.0, TIME, "age at which an unfinished file is deleted")
+    checkpoint_bytes: int = _setting(256 << 10, SIZE, "at most this much of a file has to be sent again after a crash")
+    checkpoint_interval: float = _setting(5.0, TIME, "at most the data of this time has to be sent again after a crash")
+    store_threads: int = _setting(4, count(64), "threads that write to the disk")
+    backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
+
+    def __post_init__(self) -> None:
+        for option in OPTIONS:
+            value = getattr(self, option.field_name)
+            try:
+                for one in value if option.repeatable else () if value is None else (value,):
+                    option.kind.check(one)
+            except ValueError as error:
+                raise ConfigError(f"{option.name}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table: a field of `Settings` and how it is written."""
+
+    field_name: str
+    name: str
+    kind: Kind[Any]
+    default: Any
+    help_text: str
+    repeatable: bool
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return ENVIRONMENT_PREFIX + self.name.replace("-", "_").upper()
+
+    @property
+    def shown_default(self) -> str:
+        """The default as one would write it on the command line; empty when there is none."""
+        if self.default is None:
+            return ""
+        return ",".join(self.kind.show(value) for value in (self.default if self.repeatable else (self.default,)))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and for each setting that is not at its default the place it came from, for error messages."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def _options() -> Iterator[Option]:
+    for row in fields(Settings):
+        more = row.metadata
+        name = more.get("name", row.name.replace("_", "-"))
+        yield Option(row.name, name, more["kind"], row.default, more["help"], more.get("repeatable", False))
+
+
+#: The table, in the order of `Settings`.
+OPTIONS: tuple[Option, ...] = tuple(_options())
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: object
+    source: str
+
+
+def _read(option: Option, texts: Sequence[str], source: str) -> _Given:
+    try:
+        values = tuple(option.kind.read(text) for text in texts)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return _Given(values if option.repeatable else values[-1], source)
+
+
+def _unknown(what: str, name: str, known: Sequence[str], source: str) -> ConfigError:
+    close = difflib.get_close_matches(name, known, 1)
+    return ConfigError(f"{source}: unknown {what} {name!r}{f' (did you mean {close[0]}?)' if close else ''}")
+
+
+def _from_command_line(given: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
+    found = {}
+    for name, texts in given.items():
+        written = f"--no-{name}" if _BY_NAME[name].kind is FLAG else f"--{name}"
+        found[name] = _read(_BY_NAME[name], texts, f"option {written}")
+    return found
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    variables = {option.variable: option for option in OPTIONS}
+    found = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == ENVIRONMENT_PREFIX + CONFIG.upper():
+            continue
+        if variable not in variables:
+            raise _unknown("variable", variable, list(variables), "environment")
+        option = variables[variable]
+        texts = text.split(",") if option.repeatable else [text]
+        found[option.name] = _read(option, texts, f"environment variable {variable}")
+    return found
+
+
+def _toml_texts(option: Option, value: object, source: str) -> list[str]:
+    values = value if option.repeatable and isinstance(value, list) and value else [value]
+    for one in values:
+        if type(one) not in option.kind.toml_types:
+            raise ConfigError(f"{source}: {one!r} is not {option.kind.expects}")
+    return [FLAG.show(one) if isinstance(one, bool) else str(one) for one in values]
+
+
+def _from_file(path: Path) -> dict[str, _Given]:
+    found = {}
+    for key, value in _read_toml(path).items():
+        if key not in _BY_NAME:
+            raise _unknown("key", key, list(_BY_NAME), f"file {path}")
+        source = f"file {path}, key {key}"
+        found[key] = _read(_BY_NAME[key], _toml_texts(_BY_NAME[key], value, source), source)
+    return found
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"file {path}: {error.strerror}") from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"file {path}: too large to be a configuration file")
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"file {path}: not UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"file {path}: not TOML: {error}") from None
+
+
+def _config_file(given: str | None, environ: Mapping[str, str], folder: Path) -> Path | None:
+    text = environ.get(ENVIRONMENT_PREFIX + CONFIG.upper()) if given is None else given
+    if text is None:
+        return None
+    if not text or "\0" in text:
+        where = f"environment variable {ENVIRONMENT_PREFIX}{CONFIG.upper()}" if given is None else f"option --{CONFIG}"
+        raise ConfigError(f"{where}: {text!r} is not a file's path")
+    return folder / text
+
+
+def load(
+    given: Mapping[str, Sequence[str]], environ: Mapping[str, str], folder: Path, config: str | None = None
+) -> Loaded:
+    """Settings from all sources; every wrong value is refused, also one that another source goes before.
+
+    Args:
+        given: What the command line gave: texts by option name (``metadata``: ``["false"]`` for ``--no-metadata``).
+        environ: The environment.
+        folder: Where the gateway was started; relative paths count from here.
+        config: The TOML file, when the command line named one.
+
+    Raises:
+        ConfigError: One line that says what is wrong, and in which option, variable, or key of which file.
+    """
+    path = _config_file(config, environ, folder)
+    found = {} if path is None else _from_file(path)
+    found |= _from_environment(environ)
+    found |= _from_command_line(given)
+    settings = Settings(**{_BY_NAME[name].field_name: one.value for name, one in found.items()})  # type: ignore[arg-type]
+    settings = replace(
+        settings, data=folder / settings.data, trace=None if settings.trace is None else folder / settings.trace
+    )
+    return Loaded(settings, {name: one.source for name, one in found.items()})
+
+
+_EXAMPLE_HEAD = """\
+# dsmgateway: the settings with their defaults.
+#
+# Each can also be given as an option (--init-timeout 20) or in the environment (DSMGATEWAY_INIT_TIMEOUT=20);
+# an option goes before the environment, the environment before this file. Unknown keys are refused.
+# Times are seconds, or a number with s, m, h or d ("30s"); sizes are bytes, or a number with KiB, MiB or GiB.
+"""
+
+
+def _example_value(option: Option) -> str:
+    shown = [option.kind.show(value) for value in (option.default if option.repeatable else (option.default,))]
+    quoted = [f'"{text}"' if option.kind.toml_quoted and not text.isdecimal() else text for text in shown]
+    return f"[{', '.join(quoted)}]" if option.repeatable else quoted[0]
+
+
+def example() -> str:
+    """The text of `etc/dsmgateway.toml`: every setting with its help and its default."""
+    lines = [_EXAMPLE_HEAD]
+    for option in OPTIONS:
+        text = f"{option.help_text[0].upper()}{option.help_text[1:]} ({option.kind.unit})."
+        lines += [f"# {line}" for line in textwrap.wrap(text, 110)]
+        none = option.default is None
+        lines += [f'# {option.name} = "FOLDER"' if none else f"{option.name} = {_example_value(option)}", ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

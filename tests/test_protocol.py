@@ -1,0 +1,551 @@
+"""Connections over a real store: replies, time limits, back-pressure, takeover, and what a failing disk leads to."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from dsmgateway import commands as c
+from dsmgateway.config import Settings
+from dsmgateway.protocol import LINGER_S, UNWRITTEN_HIGH_BYTES, CameraFactory, CameraProtocol
+from dsmgateway.session import Session
+from dsmgateway.states import State
+from dsmgateway.store import Disk
+from tests import conftest as build
+from tests.hand_worker import HandWorker
+
+FILE = build.content(5000)
+ASKED_UP_TO_START = (
+    c.PathRequest().encode() + c.MetadataRequest().encode() + c.FileRequest(build.PATH).encode() + c.Resume(0).encode()
+)
+
+
+class FailingDisk(Disk):
+    """A disk whose named call fails with an error number while ``broken``."""
+
+    def __init__(self, call: str, number: int) -> None:
+        super().__init__()
+        self.broken = False
+        self._number = number
+        real = getattr(self, call)
+
+        def failing(path: Path, *arguments: Any) -> Any:
+            if self.broken:
+                raise self._failure(path)
+            return real(path, *arguments)
+
+        setattr(self, call, failing)
+
+    def _failure(self, path: Path) -> Exception:
+        from dsmgateway.errors import StoreError
+
+        return StoreError(f"write {path}: {errno.errorcode[self._number]}")
+
+
+class BuggySession(Session):
+    """A session with an error of our own."""
+
+    __slots__ = ()
+
+    def receive(self, event: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    def opened(self, offset_bytes: int, comparing: bool) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    def timed_out(self) -> Any:
+        raise ZeroDivisionError("a bug")
+
+
+class Link:
+    """A connection of a device to the factory under test."""
+
+    def __init__(self, factory: CameraFactory, port: int = 40000) -> None:
+        self.protocol: CameraProtocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", port))
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+
+    def send(self, *commands: c.DeviceCommand | bytes) -> None:
+        for command in commands:
+            self.protocol.dataReceived(command if isinstance(command, bytes) else command.encode())
+
+    def answers(self) -> bytes:
+        answer = self.transport.value()
+        self.transport.clear()
+        return answer
+
+    def lose(self) -> None:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def state(self) -> State:
+        return self.protocol.session.state
+
+
+class Base(SynchronousTestCase):
+    """A factory over a real store, a clock that is set by hand, and all events that were logged."""
+
+    automatic = True
+    disk: Disk | None = None
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.worker = HandWorker(self.folder, self.automatic, self.disk)
+        self.worker.start()
+        self.addCleanup(self.worker.stop)
+        self.clock = Clock()
+        self.events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.make_factory()
+
+    def make_factory(self, **changes: Any) -> None:
+        settings = replace(Settings(), data=self.folder, **changes)
+        self.factory = CameraFactory(settings, self.worker, self.clock)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass as the service does: a sweep a second."""
+        for _ in range(round(seconds)):
+            self.clock.advance(1)
+            self.factory.sweep()
+
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        return [event["fields"] for event in self.events if event.get("event") == name]
+
+    def receiving(self, file: bytes = FILE, **more: Any) -> Link:
+        """A connection that has just sent SYNC 0."""
+        link = Link(self.factory, **more)
+        link.send(*build.opening(file))
+        self.assertEqual(link.answers(), ASKED_UP_TO_START)
+        return link
+
+    def stored(self) -> list[bytes]:
+        return [path.read_bytes() for path in sorted((self.folder / "media").rglob("*.jpg"))]
+
+
+class Conversations(Base):
+    """Whole conversations, as a device sees them."""
+
+    def test_a_file_is_acknowledged_when_it_is_stored(self) -> None:
+        """A whole file is on disk with its sidecar before REPEAT_INIT goes out, and CLOSE ends the session."""
+        link = self.receiving()
+        link.send(*build.data_frames(FILE))
+        self.assertEqual(link.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.stored(), [FILE])
+        (sidecar,) = (json.loads(path.read_text()) for path in (self.folder / "media").rglob("*.json"))
+        self.assertEqual(sidecar["sha256"], hashlib.sha256(FILE).hexdigest())
+        self.assertEqual(sidecar["peer"], "192.0.2.1:40000")
+        self.assertEqual(sidecar["metadata"]["driver"], "JONAS K")
+        link.send(build.init(build.IDLE))
+        self.assertEqual(link.answers(), c.Close().encode())
+        self.assertTrue(link.transport.disconnecting)
+
+    def test_after_file_complete_says_status_0(self) -> None:
+        """With after_file complete the device is told that all is done, and left to disconnect."""
+        self.make_factory(after_file="complete", metadata=False)
+        link = Link(self.factory)
+        link.send(build.init(), c.Path(build.PATH), c.Start(len(FILE), 0), c.Sync(0), *build.data_frames(FILE))
+        self.assertTrue(link.answers().endswith(c.Status(0).encode()))
+        self.assertFalse(link.transport.disconnecting)
+
+    def test_an_interrupted_file_goes_on_in_the_next_connection(self) -> None:
+        """What a lost connection brought is kept; the next one is asked for the rest only."""
+        link = self.receiving()
+        link.send(*build.data_frames(FILE)[:3], build.data_frames(FILE)[3][:500])
+        link.lose()
+        again = Link(self.factory)
+        again.send(*build.opening(FILE)[:4])
+        self.assertTrue(again.answers().endswith(c.Resume(3072).encode()))
+        again.send(c.Sync(3072), *build.data_frames(FILE, 3072))
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.stored(), [FILE])
+
+    def test_the_newest_connection_takes_over(self) -> None:
+        """A second connection of the device ends the first, whose bytes are kept."""
+        old = self.receiving()
+        old.send(*build.data_frames(FILE)[:2])
+        new = Link(self.factory, port=40001)
+        new.send(build.init())
+        self.assertTrue(old.transport.disconnecting)
+        self.assertIs(old.state, State.ENDED)
+        old.send(*build.data_frames(FILE)[2:])
+        old.lose()
+        new.send(*build.opening(FILE)[1:4])
+        self.assertTrue(new.answers().endswith(c.Resume(2048).encode()))
+        self.assertEqual(len(self.factory.registry), 1)
+        new.lose()
+        self.assertEqual(len(self.factory.registry), 0)
+
+    def test_the_same_file_again_is_acknowledged_without_a_copy(self) -> None:
+        """A file that is offered again with START CRC 0 is taken, compared and not stored twice."""
+        for _ in range(2):
+            link = self.receiving()
+            link.send(*build.data_frames(FILE))
+            self.assertEqual(link.answers(), c.RepeatInit().encode())
+            link.lose()
+        self.assertEqual(self.stored(), [FILE])
+        self.assertEqual(len(self.logged("file.known")), 1)
+
+    def test_a_known_crc_needs_only_the_last_packet(self) -> None:
+        """With the CRC of a stored file in START only the last packet is asked for, and compared."""
+        crc = build.crc16(FILE)
+        first, again = Link(self.factory), Link(self.factory)
+        first.send(*build.opening(FILE, crc=crc), *build.data_frames(FILE))
+        first.lose()
+        again.send(*build.opening(FILE, crc=crc)[:4])
+        self.assertTrue(again.answers().endswith(c.Resume(4096).encode()))
+        again.send(c.Sync(4096), *build.data_frames(FILE, 4096))
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.stored(), [FILE])
+
+    def test_a_last_packet_that_differs_has_the_file_taken_whole(self) -> None:
+        """Two files with the same path, size and CRC are told apart; both are kept."""
+        other = bytearray(FILE)
+        other[-3:] = b"abc"
+        crc = build.crc16(FILE)
+        first, again = Link(self.factory), Link(self.factory)
+        first.send(*build.opening(FILE, crc=crc), *build.data_frames(FILE))
+        first.lose()
+        again.send(*build.opening(bytes(other), crc=crc)[:4], c.Sync(4096), *build.data_frames(bytes(other), 4096))
+        self.assertTrue(again.answers().endswith(c.Resume(0).encode()))
+        again.send(c.Sync(0), *build.data_frames(bytes(other)))
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+        self.assertEqual(sorted(self.stored()), sorted([FILE, bytes(other)]))
+
+    def test_what_is_no_device_is_aborted_with_a_reason(self) -> None:
+        """A web browser is turned away at its first bytes, and costs one line."""
+        link = Link(self.factory)
+        link.send(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(link.transport.disconnected)
+        self.assertEqual(link.answers(), b"")
+        (line,) = self.logged("peer.error")
+        self.assertIn("expected INIT", line["reason"])
+        self.assertEqual(line["expected"], "INIT")
+
+    def test_vectors_get_the_exact_answers(self) -> None:
+        """Every recorded conversation, in its own segments, is answered to the byte and stored."""
+        for path in sorted(build.VECTORS.glob("*.json")):
+            vector = json.loads(path.read_text())
+            with self.subTest(path.stem):
+                for connection in vector["connections"]:
+                    self.replay(connection["steps"])
+                for wanted in vector["stored"]:
+                    self.assert_stored(wanted)
+
+    def replay(self, steps: list[dict[str, Any]]) -> None:
+        link = Link(self.factory)
+        for step in steps:
+            if step["from"] == "device" and "hex" in step:
+                link.send(bytes.fromhex(step["hex"]))
+            elif step["from"] == "gateway" and "hex" in step:
+                expected = bytes.fromhex(step["hex"])
+                self.assertEqual(link.transport.value()[: len(expected)], expected)
+                rest = link.transport.value()[len(expected) :]
+                link.transport.clear()
+                link.transport.write(rest)
+            elif step["from"] == "gateway":
+                self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(link.transport.value(), b"")
+        link.lose()
+
+    def assert_stored(self, wanted: dict[str, Any]) -> None:
+        sidecars = [json.loads(path.read_text()) for path in (self.folder / "media" / wanted["imei"]).rglob("*.json")]
+        (sidecar,) = (one for one in sidecars if one["device_path"] == wanted["device_path"])
+        self.assertEqual((sidecar["size"], sidecar["sha256"]), (wanted["size"], wanted["sha256"]))
+        for name, value in wanted.get("metadata", {}).items():
+            self.assertEqual(sidecar["metadata"][name], value)
+
+
+class Time(Base):
+    """Silence in every state."""
+
+    def test_no_init(self) -> None:
+        """A connection that says nothing is closed after init_timeout."""
+        link = Link(self.factory)
+        self.wait(9)
+        self.assertFalse(link.transport.disconnecting)
+        self.wait(1)
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(self.logged("session.silent")[0]["expected"], "INIT")
+
+    def test_no_metadata(self) -> None:
+        """Missing metadata is gone on without."""
+        link = Link(self.factory)
+        link.send(build.init(), c.Path(build.PATH))
+        link.answers()
+        self.wait(15)
+        self.assertEqual(link.answers(), c.FileRequest(build.PATH).encode())
+        self.assertIs(link.state, State.AWAIT_START)
+
+    def test_silence_in_a_file(self) -> None:
+        """File data that stops is asked for again, a few times, then the file is parked."""
+        link = self.receiving()
+        link.send(*build.data_frames(FILE)[:2])
+        self.wait(20)
+        self.assertEqual(link.answers(), c.Resume(2048).encode())
+        self.wait(30)
+        self.assertEqual(link.answers(), c.Resume(2048).encode() * 3)
+        self.assertFalse(link.transport.disconnecting)
+        self.wait(10)
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(link.answers(), b"")
+        self.assertEqual(self.logged("file.parked")[0]["held"], 2048)
+
+    def test_init_inside_a_cut_frame_is_seen_when_the_time_is_up(self) -> None:
+        """A frame that was cut, and an INIT after it: once no more data comes, the device is answered at once."""
+        link = self.receiving()
+        link.send(build.data_frames(FILE)[0][:500], build.init())
+        self.assertEqual(link.answers(), b"")
+        self.wait(20)
+        self.assertEqual(link.answers(), c.Resume(0).encode() + c.PathRequest().encode())
+
+    def test_a_peer_that_does_not_read_is_aborted(self) -> None:
+        """A connection that has ended but does not go away is aborted."""
+        link = Link(self.factory)
+        link.send(build.init(build.IDLE))
+        self.wait(LINGER_S - 1)
+        self.assertFalse(link.transport.disconnected)
+        self.wait(1)
+        self.assertTrue(link.transport.disconnected)
+
+
+class SlowDisk(Base):
+    """The store answers when the test says so."""
+
+    automatic = False
+
+    def begun(self, file: bytes = FILE) -> Link:
+        link = Link(self.factory)
+        link.send(*build.opening(file)[:4])
+        self.worker.run()
+        link.send(c.Sync(0))
+        link.answers()
+        return link
+
+    def test_nothing_is_read_while_the_store_opens(self) -> None:
+        """The transport is paused until the store says where the file stands; what came is taken then."""
+        link = Link(self.factory)
+        link.send(*build.opening(FILE)[:3], build.opening(FILE)[3] + build.opening(FILE)[3])
+        self.assertEqual(link.transport.producerState, "paused")
+        self.worker.run()
+        self.assertEqual(link.transport.producerState, "producing")
+        self.assertIs(link.state, State.AWAIT_SYNC)
+        self.assertTrue(link.answers().endswith(c.Resume(0).encode() * 2))
+
+    def test_no_acknowledgement_before_the_disk_has_answered(self) -> None:
+        """All bytes are here, nothing is on disk yet: nothing is said, and STATUS 1 after it changes nothing."""
+        link = self.begun()
+        link.send(b"".join(build.data_frames(FILE)) + c.Status(1).encode())
+        self.assertEqual(link.answers(), b"")
+        self.assertEqual(link.transport.producerState, "paused")
+        self.worker.run()
+        self.assertEqual(link.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.logged("device.status")[0]["code"], 1)
+        self.assertEqual(self.stored(), [FILE])
+
+    def test_a_slow_disk_pauses_the_sender(self) -> None:
+        """What is handed to the store and not written is bounded: the transport is paused, then goes on."""
+        file = build.content(2 * UNWRITTEN_HIGH_BYTES)
+        link = self.begun(file)
+        frames = build.data_frames(file)
+        held = UNWRITTEN_HIGH_BYTES // c.PACKET_BYTES
+        link.send(*frames[:held])
+        self.assertEqual(link.transport.producerState, "producing")
+        link.send(frames[held])
+        self.assertEqual(link.transport.producerState, "paused")
+        self.worker.run()
+        self.assertEqual(link.transport.producerState, "producing")
+        link.send(*frames[held + 1 :])
+        self.worker.run()
+        self.assertEqual(link.answers(), c.RepeatInit().encode())
+
+    def test_a_disk_that_lags_behind_for_too_long_ends_the_session(self) -> None:
+        """A sender that stays paused is ended without a word, not asked for data that it could not deliver."""
+        file = build.content(2 * UNWRITTEN_HIGH_BYTES)
+        link = self.begun(file)
+        link.send(*build.data_frames(file)[: UNWRITTEN_HIGH_BYTES // c.PACKET_BYTES + 1])
+        self.wait(119)
+        self.assertFalse(link.transport.disconnecting)
+        self.wait(1)
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(link.answers(), b"")
+
+    def test_a_disk_that_does_not_answer_ends_the_session(self) -> None:
+        """A finish that takes too long is not acknowledged; when it is done after all, the log says so."""
+        link = self.begun()
+        link.send(*build.data_frames(FILE))
+        self.wait(120)
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(len(self.logged("store.slow")), 1)
+        self.worker.run()
+        self.assertEqual(link.answers(), b"")
+        self.assertEqual(len(self.logged("file.stored")), 1)
+
+    def test_a_connection_lost_while_the_store_opens_leaves_nothing_open(self) -> None:
+        """An upload that is opened for nobody is parked at once."""
+        link = Link(self.factory)
+        link.send(*build.opening(FILE)[:4])
+        link.lose()
+        self.worker.run()
+        self.assertEqual(self.factory.under_way, set())
+        again = self.begun()
+        again.send(*build.data_frames(FILE))
+        self.worker.run()
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+
+    def test_a_connection_lost_while_a_comparison_is_under_way(self) -> None:
+        """A comparison that comes out different for nobody is forgotten."""
+        link = Link(self.factory)
+        link.send(*build.opening(FILE, crc=build.crc16(FILE))[:4])
+        self.worker.run()
+        link.send(c.Sync(0), *build.data_frames(FILE))
+        self.worker.run()
+        other = FILE[:-3] + b"abc"
+        again = Link(self.factory)
+        again.send(*build.opening(other, crc=build.crc16(FILE))[:4])
+        self.worker.run()
+        again.send(c.Sync(4096), *build.data_frames(other, 4096))
+        again.lose()
+        self.worker.run()
+        self.assertEqual(self.factory.under_way, set())
+        self.assertEqual(self.stored(), [FILE])
+
+    def test_stop_waits_for_what_is_under_way(self) -> None:
+        """The factory's stop parks the files and fires when the store has done so."""
+        link = self.begun()
+        link.send(*build.data_frames(FILE)[:4])
+        stopped = self.factory.stop()
+        self.assertNoResult(stopped)
+        self.worker.run()
+        self.successResultOf(stopped)
+        again = Link(self.factory)
+        again.send(*build.opening(FILE)[:4])
+        self.worker.run()
+        self.assertTrue(again.answers().endswith(c.Resume(4096).encode()))
+
+
+class BrokenDisk(Base):
+    """The disk fails: no acknowledgement, one clear line, later success."""
+
+    def setUp(self) -> None:
+        self.disk = FailingDisk(self.call, errno.EIO)
+        super().setUp()
+
+    call = "write"
+
+    def fails_then_succeeds(self) -> None:
+        link = self.receiving()
+        self.disk.broken = True
+        link.send(*build.data_frames(FILE))
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(link.answers(), b"")
+        link.lose()
+        (line,) = self.logged("store.failed")
+        self.assertIn("EIO", line["reason"])
+        self.disk.broken = False
+        again = Link(self.factory)
+        again.send(*build.opening(FILE)[:4])
+        offset_bytes = int.from_bytes(again.answers()[-4:], "big")
+        again.send(c.Sync(offset_bytes), *build.data_frames(FILE, offset_bytes))
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.stored(), [FILE])
+
+    def test_write(self) -> None:
+        """A write fails."""
+        self.fails_then_succeeds()
+
+
+class BrokenFsync(BrokenDisk):
+    """As above, when the part is made durable."""
+
+    call = "fsync"
+
+
+class BrokenRename(BrokenDisk):
+    """As above, when the part gets its name."""
+
+    call = "rename"
+
+
+class Bugs(Base):
+    """Errors of our own cost the connection, not the file, and are logged with their traceback."""
+
+    def test_a_bug_while_receiving_aborts_the_connection(self) -> None:
+        """The device keeps its copy, the part is kept, the traceback is logged."""
+        link = self.receiving()
+        link.send(*build.data_frames(FILE)[:2])
+        link.protocol.session.__class__ = BuggySession
+        link.send(build.data_frames(FILE)[2])
+        self.assertTrue(link.transport.disconnected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        link.lose()
+        again = Link(self.factory)
+        again.send(*build.opening(FILE)[:4])
+        self.assertTrue(again.answers().endswith(c.Resume(2048).encode()))
+
+    def test_a_bug_after_an_answer_of_the_store(self) -> None:
+        """What goes wrong when the store answers ends in the log too, not in a Deferred that nobody reads."""
+        self.worker.automatic = False
+        link = Link(self.factory)
+        link.send(*build.opening(FILE)[:4])
+        link.protocol.session.__class__ = BuggySession
+        self.worker.run()
+        self.assertTrue(link.transport.disconnected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_bug_at_a_time_limit(self) -> None:
+        """What goes wrong in the sweep costs that connection; the others are still looked at."""
+        links = [Link(self.factory) for _ in range(2)]
+        links[0].protocol.session.__class__ = BuggySession
+        self.wait(10)
+        self.assertEqual([link.transport.disconnecting for link in links], [True, True])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class Tracing(Base):
+    """The bytes of a connection in a file."""
+
+    def test_both_directions(self) -> None:
+        """With a trace folder every connection's bytes are written, with times and directions."""
+        folder = self.folder / "trace"
+        self.make_factory(trace=folder)
+        link = Link(self.factory)
+        link.send(build.init(build.IDLE))
+        link.lose()
+        (path,) = folder.iterdir()
+        init = build.init(build.IDLE).encode().hex()
+        self.assertEqual(path.read_text(), f"0.000 device {init}\n0.000 gateway 00000000\n")
+
+    def test_a_folder_that_cannot_be_written_is_said_once(self) -> None:
+        """Tracing that fails does not disturb the connection."""
+        self.folder.joinpath("trace").write_text("in the way")
+        self.make_factory(trace=self.folder / "trace")
+        link = Link(self.factory)
+        link.send(build.init(build.IDLE))
+        link.lose()
+        self.assertEqual(link.answers(), c.Close().encode())
+        self.assertEqual(len(self.logged("trace.failed")), 1)
+
+
+class Peers(Base):
+    """Names of peers."""
+
+    def test_an_address_without_a_host(self) -> None:
+        """A connection over a UNIX socket has the socket's name, or what is known of it."""
+        for address, name in ((UNIXAddress(b"/run/dsm"), "/run/dsm"), (None, "None")):
+            self.assertIn(name, self.factory.buildProtocol(address).peer)
