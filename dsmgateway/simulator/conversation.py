@@ -1,0 +1,269 @@
+"""One connection of a simulated tracker, from its INIT on: the gateway's bytes in, what to do on the link out.
+
+Frames of file data are made one at a time, when `Conversation.pull` asks for them, so that no file is ever in a
+socket's buffer as a whole. Faults happen here, and the clean frame is kept for after RESUME. Knows no Twisted and no
+clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+from dsmgateway.commands import (
+    PACKET_BYTES,
+    Close,
+    Data,
+    DeviceCommand,
+    FileRequest,
+    GatewayCommand,
+    MetadataRequest,
+    MetadataResponse,
+    Path,
+    PathRequest,
+    RepeatInit,
+    Resume,
+    Status,
+    Sync,
+)
+from dsmgateway.crc import crc16
+from dsmgateway.errors import PeerError
+from dsmgateway.framing import GatewayDecoder
+from dsmgateway.simulator.device import Delivery, Device
+from dsmgateway.simulator.faults import Fate
+
+_BAD_ANSWER_TO_RESUME = 6
+_CANNOT_READ_FILE = 17
+
+
+class State(enum.Enum):
+    """Where the conversation stands."""
+
+    #: INIT went out; no file was asked for since.
+    INTRODUCED = "introduced"
+    #: START went out.
+    STARTED = "started"
+    #: SYNC went out, file data follows.
+    SENDING = "sending"
+    #: The last DATA of the file went out.
+    SENT = "sent"
+    #: The device has nothing more to say here.
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put ``data`` on the wire."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Send nothing for so many ``seconds``."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The link is lost: send ``lead``, then reset the connection or close it.
+
+    Where there is a ``tail``, the socket stays open and deaf instead and delivers the pieces of it after a while, when
+    the device has a new connection already.
+    """
+
+    lead: bytes = field(repr=False)
+    resets: bool
+    tail: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Close the connection: the conversation is over."""
+
+
+Action = Send | Stall | Cut | End
+
+
+class Conversation:
+    """What ``device`` says on one connection; the first action is its INIT."""
+
+    def __init__(self, device: Device) -> None:
+        self.state = State.INTRODUCED
+        self._device = device
+        self._decoder = GatewayDecoder()
+        self._outbox: deque[Action] = deque([Send(device.init.encode())])
+        self._delivery: Delivery | None = None
+        self._asked: set[int] = set()
+        self._offset_bytes = 0
+        self._crc = 0
+        self._damaged_at: int | None = None
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the gateway and obey the commands that are whole; a wrong one ends the conversation."""
+        self._decoder.feed(data)
+        while self.state is not State.OVER:
+            try:
+                command = self._decoder.next_command()
+            except PeerError as error:
+                self._device.wronged(f"not the protocol: {error}")
+                self._end()
+                return
+            if command is None:
+                return
+            self._obey(command)
+
+    def pull(self) -> Action | None:
+        """Return what to do next on the link, or None as long as it is the gateway's turn."""
+        if self._outbox:
+            return self._outbox.popleft()
+        if self.state is State.SENDING and self._delivery is not None:
+            return self._send_frame(self._delivery)
+        return None
+
+    def _obey(self, command: GatewayCommand) -> None:
+        match command:
+            case PathRequest():
+                head = self._head()
+                self._say(Path((head.file.path if head else b"") + b"\0"))
+            case MetadataRequest():
+                head = self._head()
+                self._say(MetadataResponse(head.file.metadata if head else b""))
+            case FileRequest(path=path):
+                self._start(path)
+            case Resume(offset=offset_bytes):
+                self._resume(offset_bytes)
+            case RepeatInit():
+                self._repeat_init()
+            case Status():
+                self._take_status(command)
+            case Close():
+                if self.state is State.SENT:
+                    self._take_acknowledgement("CLOSE")
+                self._end()
+
+    def _head(self) -> Delivery | None:
+        return self._device.queue[0] if self._device.queue else None
+
+    def _say(self, command: DeviceCommand) -> None:
+        self._outbox.append(Send(command.encode()))
+
+    def _end(self) -> None:
+        self.state = State.OVER
+        self._outbox.append(End())
+
+    def _refuse(self, code: int, sentence: str) -> None:
+        self._device.wronged(sentence)
+        self._say(Status(code))
+        self._end()
+
+    def _start(self, path: bytes) -> None:
+        """Answer FILE_REQUEST, also a repeated one, with START."""
+        head = self._head()
+        if head is None or path != head.file.path + b"\0":
+            self._refuse(_CANNOT_READ_FILE, f"FILE_REQUEST for {path!r}, which is not the PATH that was given")
+            return
+        if id(head) not in self._asked:
+            self._asked.add(id(head))
+            head.connections += 1
+        self._delivery, self.state = head, State.STARTED
+        self._say(head.file.start)
+
+    def _resume(self, offset_bytes: int) -> None:
+        """Answer RESUME with SYNC; where file data is under way, some frames of it are on the link already."""
+        delivery = self._delivery
+        if delivery is None or self.state is State.INTRODUCED:
+            self._refuse(_BAD_ANSWER_TO_RESUME, f"RESUME at {offset_bytes} before START")
+            return
+        if offset_bytes > delivery.file.size:
+            self._refuse(_BAD_ANSWER_TO_RESUME, f"RESUME at {offset_bytes} of {delivery.file.size} bytes")
+            return
+        in_flight = self._device.faults.in_flight() if self.state is State.SENDING else 0
+        self._outbox.extend(map(Send, self._frames(delivery, in_flight)))
+        if packets := self._device.faults.rewound_packets():
+            self._device.suffered("rewind")
+            offset_bytes = max(0, offset_bytes - packets * PACKET_BYTES)
+        self._say(Sync(offset_bytes))
+        self._offset_bytes, self._crc, self._damaged_at = offset_bytes, 0, None
+        self.state = State.SENDING if offset_bytes < delivery.file.size else State.SENT
+
+    def _repeat_init(self) -> None:
+        """Take the acknowledgement and say what else there is; leave a gateway that acknowledged too early."""
+        if not self._take_acknowledgement("REPEAT_INIT"):
+            self._end()
+            return
+        self.state = State.INTRODUCED
+        self._say(self._device.init)
+
+    def _take_status(self, status: Status) -> None:
+        if status.code:
+            self._device.wronged(f"STATUS {status.code} ({status.meaning}) is the device's to send")
+        elif self.state is State.INTRODUCED:
+            self._device.wronged("STATUS 0 although no file was asked for")
+        else:
+            self._take_acknowledgement("STATUS 0")
+        self._end()
+
+    def _take_acknowledgement(self, word: str) -> bool:
+        """Drop the file under way, if there is one, from the queue; return False where it came too early."""
+        delivery, self._delivery = self._delivery, None
+        if delivery is None:
+            return True
+        size = delivery.file.size
+        if self.state is not State.SENT:
+            sent = self._offset_bytes if self.state is State.SENDING else 0
+            self._device.wronged(f"{word} came too early: {sent} of {size} bytes of the file were sent")
+        elif self._damaged_at is not None:
+            self._device.wronged(f"{word} came too early: the frame at {self._damaged_at} had gone out damaged")
+        else:
+            self._device.acknowledged(delivery)
+            return True
+        return False
+
+    def _frame(self, delivery: Delivery, clean: bool = True) -> bytes:
+        """Make the next DATA frame; the last one of the file ends the sending."""
+        offset_bytes = self._offset_bytes
+        data = delivery.file.content.read(offset_bytes, PACKET_BYTES)
+        self._crc = crc16(data, self._crc)
+        self._offset_bytes += len(data)
+        if self._offset_bytes == delivery.file.size:
+            self.state = State.SENT
+        self._device.sent(delivery, offset_bytes, self._offset_bytes, clean)
+        return Data(data, self._crc).encode()
+
+    def _frames(self, delivery: Delivery, count: int) -> list[bytes]:
+        """Make up to ``count`` DATA frames."""
+        frames: list[bytes] = []
+        while self.state is State.SENDING and len(frames) < count:
+            frames.append(self._frame(delivery))
+        return frames
+
+    def _send_frame(self, delivery: Delivery) -> Action:
+        """Send the next DATA frame, or what the link makes of it."""
+        faults = self._device.faults
+        fate = faults.fate()
+        if fate is Fate.CLEAN:
+            return Send(self._frame(delivery))
+        self._device.suffered(fate)
+        if fate is Fate.CUT:
+            return self._cut(delivery)
+        if fate is Fate.CORRUPT:
+            if self._damaged_at is None:
+                self._damaged_at = self._offset_bytes
+            return Send(faults.flipped(self._frame(delivery, clean=False)))
+        frame = self._frame(delivery)
+        if fate is Fate.TRUNCATE:
+            return Send(faults.beginning(frame) + frame)
+        self._outbox.append(Send(frame))
+        return Stall(faults.stall_s)
+
+    def _cut(self, delivery: Delivery) -> Cut:
+        """Lose the link in the middle of the next frame."""
+        faults = self._device.faults
+        frame = self._frame(delivery, clean=faults.silent_cut)
+        lead = faults.beginning(frame)
+        tail = (frame[len(lead) :], *self._frames(delivery, faults.queued())) if faults.silent_cut else ()
+        self.state = State.OVER
+        return Cut(lead, faults.resets(), tail)

@@ -1,0 +1,101 @@
+"""What a fleet of simulated cameras shall be and do, as one value, and the devices made by it.
+
+Everything is decided by the seed and the number of the camera, so that a run can be repeated. Knows no Twisted.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from dataclasses import dataclass, field
+
+from dsmgateway.errors import ConfigError
+from dsmgateway.simulator.content import BytesContent, Content, RandomPool
+from dsmgateway.simulator.device import CameraFile, Device, Tally
+from dsmgateway.simulator.faults import Faults, FaultSource
+from dsmgateway.simulator.identity import MAX_CAMERAS, dsm_metadata, imei_of, path_at, taken_at
+
+_DRIVERS = ("JONAS K", "RASA P", "MINDAUGAS", "EGLE V", "TOMAS B")
+
+
+class StartCrc(enum.Enum):
+    """Whether START states the CRC-16 of the file (real cameras: never)."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A real file for cameras to offer, and what it is called here."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A fleet: ``cameras`` with ``files`` each, either ``pictures`` in turn or random bytes with ``sizes`` (from, to).
+
+    ``rate_bytes_s`` is a camera's pace (0: as fast as TCP takes it); ``attempts`` how many connections in a row without
+    any progress a camera tries before it gives up; ``timeout_s`` limits the whole run (0: no limit);
+    ``reconnect_delay`` scales a real device's 0.3 to 4 s before it connects again; ``connects_per_s`` is the ramp at
+    the beginning; after ``patience_s`` of silence a camera leaves the connection. ``first_camera`` is the number that
+    the first IMEI is made of. Raises `ConfigError` on a number out of range.
+    """
+
+    cameras: int = 1
+    files: int = 1
+    pictures: tuple[Picture, ...] = ()
+    sizes: tuple[int, int] = (20_000, 120_000)
+    start_crc: StartCrc = StartCrc.RANDOM
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 0
+    first_camera: int = 1
+    rate_bytes_s: int = 0
+    attempts: int = 5
+    timeout_s: float = 0.0
+    reconnect_delay: float = 1.0
+    connects_per_s: int = 500
+    patience_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("cameras", "files", "attempts", "connects_per_s"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if not 1 <= self.sizes[0] <= self.sizes[1] <= 0xFFFFFFFF:
+            raise ConfigError(f"sizes must go from 1 or more bytes upwards, not {self.sizes[0]} to {self.sizes[1]}")
+        if self.first_camera < 0 or self.first_camera + self.cameras > MAX_CAMERAS:
+            raise ConfigError(
+                f"cameras have the numbers 0 to {MAX_CAMERAS - 1}; too many, or the first one is too high"
+            )
+        if min(self.rate_bytes_s, self.timeout_s, self.reconnect_delay, self.patience_s) < 0:
+            raise ConfigError("rate, timeout, reconnect delay and patience must not be negative")
+
+    def devices(self, tally: Tally) -> list[Device]:
+        """Make the fleet's devices, which add to ``tally``."""
+        pool = RandomPool(self.seed)
+        numbers = range(self.first_camera, self.first_camera + self.cameras)
+        return [self._device(number, pool, tally) for number in numbers]
+
+    def _device(self, number: int, pool: RandomPool, tally: Tally) -> Device:
+        imei = imei_of(number)
+        chance = random.Random(f"files {self.seed} {imei}")
+        files = [self._file(number, index, chance, pool) for index in range(self.files)]
+        return Device(imei, files, FaultSource(self.faults, f"{self.seed} {imei}"), tally)
+
+    def _file(self, number: int, index: int, chance: random.Random, pool: RandomPool) -> CameraFile:
+        when = taken_at(number, index)
+        source, content = self._content(number, index, chance, pool)
+        latitude, longitude = chance.uniform(53.9, 56.4), chance.uniform(21.0, 26.8)
+        metadata = dsm_metadata(when, latitude, longitude, 1 << chance.randrange(9), chance.choice(_DRIVERS))
+        states_crc = chance.random() < 0.5 if self.start_crc is StartCrc.RANDOM else self.start_crc is StartCrc.ALWAYS
+        return CameraFile(path_at(when), content, metadata, states_crc, source)
+
+    def _content(self, number: int, index: int, chance: random.Random, pool: RandomPool) -> tuple[str, Content]:
+        if self.pictures:
+            place = (number - self.first_camera) * self.files + index
+            picture = self.pictures[place % len(self.pictures)]
+            return picture.name, BytesContent(picture.data)
+        return "", pool.content(f"{number} {index}", chance.randint(*self.sizes))

@@ -1,0 +1,248 @@
+"""Fleets of simulated cameras against a small gateway in memory: no sockets, a clock that the test winds."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from dsmgateway.commands import (
+    Close,
+    FileRequest,
+    Init,
+    MetadataRequest,
+    MetadataResponse,
+    Path,
+    PathRequest,
+    RepeatInit,
+    Resume,
+    Start,
+    Sync,
+)
+from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent
+from dsmgateway.simulator.faults import Faults
+from dsmgateway.simulator.fleet import Fleet
+from dsmgateway.simulator.plan import Picture, Plan, StartCrc
+from dsmgateway.simulator.report import FleetResult
+
+Parts = dict[tuple[int, bytes], bytearray]
+ALL = Faults(corrupt=0.03, truncate=0.05, cut_every=15, stall_s=1, silent_cut=True, rewind=0.1)
+
+
+class Peer(Protocol):
+    """A gateway just good enough: keeps parts in memory, asks again for what is damaged, and the newest link wins."""
+
+    def __init__(self, parts: Parts, stored: list[str], owners: dict[int, Peer]) -> None:
+        self.parts, self.stored, self.owners, self.decoder = parts, stored, owners, DeviceDecoder()
+        self.imei, self.path, self.size, self.offset = 0, b"", 0, 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.decoder.feed(data)
+        while self.owners.get(self.imei, self) is self and (event := self.decoder.next_event()) is not None:
+            self.take(event)
+
+    def say(self, *commands: Close | FileRequest | MetadataRequest | PathRequest | RepeatInit | Resume) -> None:
+        self.transport.write(b"".join(command.encode() for command in commands))
+
+    def ask(self) -> None:
+        self.decoder.drop_until_sync()
+        self.say(Resume(min(len(self.part), (self.size - 1) // 1024 * 1024)))
+
+    @property
+    def part(self) -> bytearray:
+        return self.parts.setdefault((self.imei, self.path), bytearray())
+
+    def take(self, event: DeviceEvent) -> None:
+        match event:
+            case Init(imei=imei):
+                self.imei = imei
+                if (old := self.owners.get(imei, self)) is not self:
+                    old.transport.loseConnection()
+                self.owners[imei] = self
+                self.say(PathRequest() if event.offers else Close())
+            case Path(path=path):
+                self.path = path
+                self.say(MetadataRequest())
+            case MetadataResponse():
+                self.say(FileRequest(self.path))
+            case Start(size=size):
+                self.size = size
+                self.ask()
+            case Sync(offset=offset):
+                self.offset = offset
+            case DataRun(data=data):
+                self.part[self.offset :] = data
+                self.offset += len(data)
+                if self.offset == self.size:
+                    self.stored.append(hashlib.sha256(self.part).hexdigest())
+                    self.say(RepeatInit())
+            case Damaged():
+                self.ask()
+
+
+class Hasty(Peer):
+    """A gateway that acknowledges what it does not have."""
+
+    def take(self, event: DeviceEvent) -> None:
+        super().take(event)
+        if isinstance(event, Start):
+            self.say(RepeatInit())
+
+
+class Mute(Peer):
+    """A gateway that accepts and says nothing."""
+
+    def take(self, event: DeviceEvent) -> None:
+        pass
+
+
+@implementer(IStreamClientEndpoint)
+class InMemory:
+    """Connects every camera with a new peer at once; may refuse the first connections."""
+
+    def __init__(self, peer: type[Peer] = Peer, refuse: int = 0) -> None:
+        self.parts: Parts = {}
+        self.stored: list[str] = []
+        self.owners: dict[int, Peer] = {}
+        self.pumps: list[IOPump] = []
+        self._peer, self._refuse = peer, refuse
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        if self._refuse:
+            self._refuse -= 1
+            return fail(ConnectionRefusedError())
+        link, peer = protocolFactory.buildProtocol(None), self._peer(self.parts, self.stored, self.owners)
+        assert link is not None
+        self.pumps.append(connect(peer, FakeTransport(peer, True), link, FakeTransport(link, False)))
+        return succeed(link)
+
+    def pump(self) -> None:
+        random.Random(1).shuffle(self.pumps)
+        for pump in self.pumps:
+            pump.pump()
+
+
+class FleetTests(SynchronousTestCase):
+    """A fleet runs until its Deferred fires."""
+
+    def run_fleet(
+        self, plan: Plan, endpoint: InMemory, at_step: Callable[[int, Fleet], None] | None = None
+    ) -> FleetResult:
+        self.clock = Clock()
+        fleet = Fleet(plan, self.clock, endpoint)
+        results: list[FleetResult] = []
+        fleet.run().addCallback(results.append)
+        for step in range(60_000):
+            if results:
+                break
+            if at_step:
+                at_step(step, fleet)
+            endpoint.pump()
+            self.clock.advance(0.02)
+        for _ in range(3):
+            endpoint.pump()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(fleet.tally.connections_now, 0)
+        return results[0]
+
+    def test_every_file_of_every_camera_arrives(self) -> None:
+        """Without faults each file is sent once, over one connection for each camera."""
+        endpoint = InMemory()
+        result = self.run_fleet(Plan(cameras=7, files=3), endpoint)
+        self.assertTrue(result.is_good)
+        self.assertEqual(sorted(endpoint.stored), sorted(row.sha256 for row in result.files))
+        self.assertEqual((result.tally.acknowledged, result.tally.connections), (21, 7))
+        self.assertEqual(result.tally.bytes_sent, sum(row.size for row in result.files))
+        self.assertTrue(all(20_000 <= row.size <= 120_000 for row in result.files))
+        self.assertTrue(all(row.sent_s is not None and row.acknowledged_s >= row.sent_s for row in result.files))
+
+    def test_every_file_arrives_over_bad_links(self) -> None:
+        """With all faults at once every file still arrives whole, in more connections and bytes."""
+        endpoint = InMemory()
+        result = self.run_fleet(Plan(cameras=5, files=3, faults=ALL, rate_bytes_s=100_000, seed=3), endpoint)
+        self.assertTrue(result.is_good, result.reasons)
+        self.assertLessEqual({row.sha256 for row in result.files}, set(endpoint.stored))
+        self.assertEqual(set(result.tally.faults), {"corrupt", "truncate", "cut", "stall", "rewind"})
+        self.assertGreater(result.reconnects, 15)
+        self.assertGreater(result.tally.bytes_sent_again, 0)
+        self.assertEqual({row.bytes_never_sent for row in result.files}, {0})
+
+    def test_same_seed_gives_the_same_run(self) -> None:
+        """A run against a gateway that does the same is the same, to the byte."""
+        plan = Plan(cameras=3, files=2, faults=ALL, rate_bytes_s=100_000, seed=9)
+        first, second = (self.run_fleet(plan, InMemory()).as_json() for _ in range(2))
+        self.assertEqual(first, second)
+        other = self.run_fleet(Plan(cameras=3, files=2, faults=ALL, rate_bytes_s=100_000, seed=10), InMemory())
+        self.assertNotEqual(first["files"], other.as_json()["files"])
+
+    def test_hasty_gateway_is_found_out(self) -> None:
+        """Acknowledgements before the data are violations; such a run is never good."""
+        result = self.run_fleet(Plan(attempts=2), InMemory(Hasty))
+        self.assertFalse(result.is_good)
+        self.assertIn("came too early", result.reasons[0])
+
+    def test_refused_camera_comes_back(self) -> None:
+        """A gateway that is not there yet is tried again."""
+        result = self.run_fleet(Plan(attempts=5), InMemory(refuse=4))
+        self.assertTrue(result.is_good)
+        self.assertEqual(result.tally.failed_connections, 4)
+
+    def test_refused_camera_gives_up(self) -> None:
+        """After so many failures in a row a camera says why and ends."""
+        result = self.run_fleet(Plan(cameras=2, attempts=3), InMemory(refuse=100))
+        self.assertFalse(result.is_good)
+        self.assertEqual(result.tally.failed_connections, 6)
+        self.assertEqual(len(result.reasons), 1)
+        self.assertIn("refused", result.reasons[0])
+
+    def test_mute_gateway_is_given_up(self) -> None:
+        """A gateway that never answers costs patience, again and again, and then the camera."""
+        result = self.run_fleet(Plan(attempts=2, patience_s=30), InMemory(Mute))
+        self.assertEqual(result.reasons, ("the gateway was silent for too long",))
+        self.assertGreater(result.seconds, 60)
+
+    def test_time_limit_ends_the_run(self) -> None:
+        """When time is up cameras stop where they are."""
+        result = self.run_fleet(Plan(cameras=2, timeout_s=5, patience_s=1000), InMemory(Mute))
+        self.assertEqual(result.reasons, ("time was up",))
+        self.assertTrue(5 <= result.seconds < 6.1)
+
+    def test_stopped_run_tells_how_far_it_came(self) -> None:
+        """A run that is interrupted closes everything and still has a result."""
+
+        def interrupt(step: int, fleet: Fleet) -> None:
+            if step == 60:
+                fleet.stop()
+
+        plan = Plan(cameras=3, files=2, sizes=(50_000, 50_000), rate_bytes_s=50_000, first_camera=40)
+        result = self.run_fleet(plan, InMemory(), interrupt)
+        self.assertFalse(result.is_good)
+        self.assertEqual((result.tally.acknowledged, result.reasons), (3, ("the run was stopped",)))
+
+    def test_cameras_come_one_after_the_other(self) -> None:
+        """The ramp spreads the first connections."""
+        seen: dict[int, int] = {}
+        endpoint = InMemory(Mute)
+
+        def look(step: int, fleet: Fleet) -> None:
+            seen[step] = fleet.tally.connections
+
+        self.run_fleet(Plan(cameras=50, connects_per_s=10, timeout_s=6, patience_s=1000), endpoint, look)
+        self.assertEqual((seen[50 + 1], seen[5 * 50 + 1]), (11, 50))
+
+    def test_pictures_are_shared_out_in_turn(self) -> None:
+        """Given pictures go round over all files of all cameras, as they are."""
+        pictures = tuple(Picture(f"{name}.jpg", name.encode() * 5000) for name in "abc")
+        endpoint = InMemory()
+        result = self.run_fleet(Plan(cameras=2, files=2, pictures=pictures, start_crc=StartCrc.ALWAYS), endpoint)
+        self.assertEqual([row.source for row in result.files], ["a.jpg", "b.jpg", "c.jpg", "a.jpg"])
+        self.assertEqual(sorted(map(bytes, endpoint.parts.values())), [b"a" * 5000] * 2 + [b"b" * 5000, b"c" * 5000])
