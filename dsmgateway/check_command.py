@@ -1,0 +1,152 @@
+"""The command ``dsmgateway check``: is everything in a data folder what its records say?
+
+Shows what `dsmgateway.store.check` finds, as a table or as JSON; changes nothing, may run beside a gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from dsmgateway.errors import StoreError
+from dsmgateway.escape import one_line
+from dsmgateway.store.check import Checked, State
+from dsmgateway.store.check import check as checked_rows
+from dsmgateway.store.naming import MEDIA, SPOOL
+
+#: What a state means for the operator.
+MEANINGS: dict[State, str] = {
+    State.OK: "size and SHA-256 as recorded",
+    State.UNFINISHED: "being finished; the next start completes what was cut off",
+    State.RESUMABLE: "goes on where it stands when the device comes back",
+    State.FROM_START: "begins at 0 when the device comes back",
+    State.SET_ASIDE: "no longer trusted after a failure; kept for a look, may be deleted",
+    State.MISSING_SIDECAR: "nothing tells what it is",
+    State.MISSING_FILE: "its record is there, the file is gone",
+    State.BAD_SIDECAR: "its record cannot be read",
+    State.SIZE_DIFFERS: "not as long as recorded",
+    State.SHA256_DIFFERS: "not the bytes that were received",
+    State.NOT_OURS: "not put here by the gateway",
+}
+
+
+#: Longer than any path in a data folder.
+_PIPE_WIDTH = 1000
+
+
+class DataFolderError(click.ClickException):
+    """The folder cannot be checked: one line, exit code 2."""
+
+    exit_code = 2
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--all", "show_all", is_flag=True, help="Show what is right, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, all rows, then the counts.")
+def check(data: Path, show_all: bool, as_json: bool) -> None:
+    """Compare every file in the data folder DATA with what is recorded of it.
+
+    Finished files are read and compared with their sidecars (size, SHA-256), unfinished ones with their journals.
+    Exits with 1 when something is wrong. Changes nothing and may run beside the gateway.
+    """
+    if not any((data / name).is_dir() for name in (MEDIA, SPOOL)):
+        raise DataFolderError(f"{one_line(str(data))}: no data folder, it has neither {MEDIA}/ nor {SPOOL}/")
+    counts: Counter[State] = Counter()
+    try:
+        if as_json:
+            _print_json(_counted(checked_rows(data), counts))
+        else:
+            _print_table(_counted(checked_rows(data), counts), show_all)
+    except StoreError as error:
+        raise DataFolderError(one_line(str(error))) from None
+    good = all(state.is_good for state in counts)
+    if as_json:
+        found = {state.value: count for state, count in counts.items()}
+        click.echo(json.dumps({"files": counts.total(), "states": found, "good": good}))
+    else:
+        click.echo(_summary(counts))
+    if not good:
+        sys.exit(1)
+
+
+def _counted(rows: Iterator[Checked], counts: Counter[State]) -> Iterator[Checked]:
+    for row in rows:
+        counts[row.state] += 1
+        yield row
+
+
+def _print_json(rows: Iterator[Checked]) -> None:
+    for row in rows:
+        fields: dict[str, object] = {
+            "path": row.path,
+            "kind": row.kind.value,
+            "state": row.state.value,
+            "good": row.state.is_good,
+            "size": row.size_bytes,
+        }
+        if row.state is State.RESUMABLE:
+            fields["offset"] = row.offset_bytes
+        click.echo(json.dumps(fields))
+
+
+def _print_table(rows: Iterator[Checked], show_all: bool) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("state", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("file", overflow="fold")
+    seen: set[State] = set()
+    for row in _shown_as_they_come(rows):
+        if show_all or not row.state.is_good:
+            table.add_row(*_cells(row))
+            seen.add(row.state)
+    if not table.row_count:
+        return
+    # A pipe or a file has no width, and a path has to stay in one piece to be used.
+    Console(width=None if Console().is_terminal else _PIPE_WIDTH).print(table)
+    click.echo()
+    for state in State:
+        if state in seen:
+            click.echo(f"{state.value}: {MEANINGS[state]}")
+    click.echo()
+
+
+def _shown_as_they_come(rows: Iterator[Checked]) -> Iterator[Checked]:
+    """Show on a terminal how far the check is."""
+    console = Console(stderr=True)
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.completed} files, {task.fields[read]:.0f} MB"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task, size_bytes = progress.add_task("", total=None, read=0.0), 0
+        for row in rows:
+            size_bytes += row.size_bytes
+            progress.update(task, advance=1, read=size_bytes / 1e6)
+            yield row
+
+
+def _cells(row: Checked) -> tuple[Text, ...]:
+    state = f"{row.state.value} at {row.offset_bytes}" if row.state is State.RESUMABLE else row.state.value
+    style = "" if row.state.is_good else "bold red"
+    return Text(state, style), Text(str(row.size_bytes)), Text(one_line(row.path))
+
+
+def _summary(counts: Counter[State]) -> str:
+    if not counts:
+        return "no files"
+    found = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+    wrong = sum(count for state, count in counts.items() if not state.is_good)
+    return f"{counts.total()} files: {found}; {f'{wrong} need a look' if wrong else 'all is well'}"
