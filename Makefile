@@ -1,0 +1,69 @@
+# Everything that one does with a checkout. `make` or `make help` lists it. Needs Python 3.11 or newer, with venv.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 10014
+DATA ?= dsm-data
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test slow soak coverage lint format types docs docs-check check clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
+	@echo "  PORT=$(PORT) DATA=$(DATA) ARGS='--log-format json' change what make run does"
+
+setup: $(READY) ## make .venv with everything in it (all the others do it when needed)
+
+$(READY): setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer with venv found; set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev,demo]'
+	@touch $@
+
+run: $(READY) ## run the gateway in the foreground, on port 10014
+	$(BIN)/twistd --nodaemon --pidfile= dsmgateway --port $(PORT) --data $(DATA) $(ARGS)
+
+demo: $(READY) ## see it work: simulated cameras with faults against a real gateway
+	$(BIN)/python -m dsmgateway.simulator.demo
+
+test: $(READY) ## run the tests, but for the slow ones
+	$(BIN)/python -m pytest -m 'not slow and not soak' $(ARGS)
+
+slow: $(READY) ## run the slow tests: both ways to install, kills in loops
+	$(BIN)/python -m pytest -m 'slow and not soak' $(ARGS)
+
+soak: $(READY) ## run the tests under load that take minutes
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+coverage: $(READY) ## run the tests and show which lines they miss
+	$(BIN)/python -m pytest -m 'not slow and not soak' --cov $(ARGS)
+
+lint: $(READY) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## bring everything into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY) ## check types
+	$(BIN)/mypy
+
+docs: $(READY) ## make the files that come from the code
+	$(BIN)/python -m dsmgateway.config > etc/dsmgateway.toml
+	$(BIN)/python docs/build.py
+
+docs-check: $(READY) ## see that the files that come from the code are up to date
+	$(BIN)/python -m dsmgateway.config | diff -u etc/dsmgateway.toml -
+	$(BIN)/python docs/build.py --check
+
+check: lint types test demo docs-check ## all that has to be good before a change goes in
+
+clean: ## delete everything that was made, but no received files
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache _trial_temp
+	rm -f twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,356 @@
+"""A disk that is full or fails: no acknowledgement, one clear line in the log, and later success."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import content
+from faults import fill, small_disk, traced
+from hand_camera import HandCamera, Picture, assert_not_acknowledged
+from running import RunningGateway, checked, eventually, running_gateway
+
+from dsmgateway.commands import PACKET_BYTES, RepeatInit
+from dsmgateway.store.check import State, check
+
+FULL = os.strerror(errno.ENOSPC)
+EIO = os.strerror(errno.EIO)
+#: Bytes that the store holds back at most before it writes them; see `dsmgateway.lanes`.
+HELD_BYTES = 16 * 1024
+
+
+def assert_said_once(gateway: RunningGateway, since: int, *words: str) -> None:
+    """One line tells of the failure, and what it names; no traceback, no other trouble."""
+    gateway.wait_for("store.failed", since, within_s=5)
+    gateway.wait_for("device.disconnected", since)
+    (trouble,) = gateway.troubles(since)
+    assert trouble["event"] == "store.failed" and "traceback" not in trouble
+    for word in words:
+        assert word in trouble["reason"]
+
+
+def stored_after_all(gateway: RunningGateway, picture: Picture) -> int:
+    """The device comes back with the same file and it is stored, whole and once; return where it went on."""
+    with HandCamera(gateway.port, picture) as camera:
+        offset_bytes = camera.deliver()
+    (held,) = [path for path in gateway.media() if str(picture.imei) in path.parts]
+    assert held.read_bytes() == picture.content
+    assert [row["size"] for row in gateway.sidecars() if row["imei"] == str(picture.imei)] == [len(picture.content)]
+    assert not [path for path in gateway.spool("") if path.stem == picture.key], "the spool still has something of it"
+    return offset_bytes
+
+
+# -- a full disk
+
+
+@pytest.fixture
+def gateway_on_small_disk(tmp_path: Path) -> Iterator[RunningGateway]:
+    """A gateway whose data folder is on a disk of 600 KiB."""
+    with small_disk("600k") as disk, running_gateway(tmp_path, data=disk / "data") as gateway:
+        yield gateway
+        assert gateway.stop() == 0
+        checked(gateway)
+
+
+def test_a_file_that_does_not_fit_is_refused(gateway_on_small_disk: RunningGateway) -> None:
+    """An offer larger than what is free is refused before any data is sent, and taken when there is room."""
+    gateway, picture = gateway_on_small_disk, Picture(content(80_000))
+    filler = gateway.data.parent / "filler"
+    fill(filler, leave_bytes=40 * 1024)
+    since = gateway.log_end
+    with HandCamera(gateway.port, picture) as camera, pytest.raises(AssertionError, match="closed instead of Resume"):
+        camera.offer()
+    assert_not_acknowledged(bytes(camera.heard))
+    assert_said_once(gateway, since, str(gateway.data), "free", "needed")
+    filler.unlink()
+    assert stored_after_all(gateway, picture) == 0
+
+
+def test_the_disk_fills_up_in_mid_transfer(gateway_on_small_disk: RunningGateway) -> None:
+    """A write that finds no room ends the session; the file goes on where it stood when there is room again."""
+    gateway, picture = gateway_on_small_disk, Picture(content(80_000))
+    filler, since = gateway.data.parent / "filler", gateway.log_end
+    with HandCamera(gateway.port, picture) as camera:
+        camera.begin()
+        frames = picture.frames()
+        camera.say(*frames[: 2 * HELD_BYTES // PACKET_BYTES])
+        part = gateway.data / "spool" / f"{picture.key}.part"
+        eventually("the data is written", lambda: part.stat().st_size == 2 * HELD_BYTES)
+        fill(filler)
+        camera.try_to_say(*frames[2 * HELD_BYTES // PACKET_BYTES :])
+        camera.hear_the_end()
+    assert_not_acknowledged(bytes(camera.heard))
+    assert not gateway.media()
+    assert_said_once(gateway, since, f"write {part}", FULL)
+    filler.unlink()
+    stored_after_all(gateway, picture)
+
+
+def test_the_disk_is_full_when_the_file_is_whole(gateway_on_small_disk: RunningGateway) -> None:
+    """Where the last byte fits but not what a finished file needs, nothing is acknowledged either."""
+    gateway, picture = gateway_on_small_disk, Picture(content(41 * PACKET_BYTES + 100))
+    filler, since = gateway.data.parent / "filler", gateway.log_end
+    with HandCamera(gateway.port, picture) as camera:
+        camera.begin()
+        *frames, last = picture.frames()
+        camera.say(*frames)
+        part = gateway.data / "spool" / f"{picture.key}.part"
+        eventually("the data is written", lambda: part.stat().st_size == 41 * PACKET_BYTES)
+        fill(filler)
+        camera.say(last)
+        camera.hear_the_end()
+    assert_not_acknowledged(bytes(camera.heard))
+    assert not gateway.media()
+    assert_said_once(gateway, since, str(gateway.data / "spool"), FULL)
+    filler.unlink()
+    stored_after_all(gateway, picture)
+
+
+def test_one_full_disk_and_many_cameras(gateway_on_small_disk: RunningGateway) -> None:
+    """All cameras under way are let go of without an acknowledgement, and all are served when there is room."""
+    gateway, since = gateway_on_small_disk, gateway_on_small_disk.log_end
+    pictures = [Picture(content(30_000, seed), imei=356917000000000 + seed) for seed in range(1, 9)]
+    cameras = [HandCamera(gateway.port, picture) for picture in pictures]
+    for camera in cameras:
+        camera.begin()
+    filler = gateway.data.parent / "filler"
+    fill(filler)
+    for camera in cameras:
+        camera.try_to_say(*camera.picture.frames())
+    for camera in cameras:
+        camera.hear_the_end()
+        camera.socket.close()
+        assert_not_acknowledged(bytes(camera.heard))
+    assert not gateway.media()
+    failures = gateway.troubles(since)
+    assert sorted(row["imei"] for row in failures) == sorted(str(picture.imei) for picture in pictures)
+    assert all(row["event"] == "store.failed" and FULL in row["reason"] for row in failures)
+    filler.unlink()
+    for picture in pictures:
+        with HandCamera(gateway.port, picture) as camera:
+            camera.deliver()
+    assert len(gateway.sidecars()) == len(gateway.media()) == len(pictures)
+
+
+# -- a disk that fails
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A system call that fails once, the path it is about, and the words the log has for it."""
+
+    name: str
+    calls: str
+    path: Callable[[Path, Picture], Path]
+    words: str
+
+
+def _spool(suffix: str) -> Callable[[Path, Picture], Path]:
+    return lambda data, picture: data / "spool" / f"{picture.key}{suffix}"
+
+
+def _day(data: Path, picture: Picture) -> Path:
+    return data / "media" / str(picture.imei) / f"{datetime.now(UTC):%Y/%m/%d}"
+
+
+def _wal(data: Path, picture: Picture) -> Path:
+    return data / "index.sqlite3-wal"
+
+
+WRITE = "pwritev,pwritev2,pwrite64,write,writev"
+FAULTS = [
+    Fault("write-part", WRITE, _spool(".part"), "write {path}: "),
+    Fault("fsync-part", "fsync", _spool(".part"), "fsync {path}: "),
+    Fault("write-sidecar", WRITE, _spool(".sidecar"), "write {path}: "),
+    Fault("fsync-sidecar", "fsync", _spool(".sidecar"), "fsync {path}: "),
+    Fault("fsync-spool", "fsync", lambda data, picture: data / "spool", "fsync {path}: "),
+    Fault("rename-part", "rename,renameat,renameat2", _spool(".part"), "move {path} to "),
+    Fault("link-sidecar", "link,linkat", _spool(".sidecar"), "link {path} as "),
+    Fault("fsync-day", "fsync", _day, "fsync {path}: "),
+    Fault("fsync-parent", "fsync", lambda data, picture: _day(data, picture).parent, "fsync {path}: "),
+    Fault("write-index", "pwrite64", _wal, "index.sqlite3: "),
+    Fault("commit-index", "fdatasync,fsync", _wal, "index.sqlite3: "),
+]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """One gateway that lives through all the faults, with checkpoints soon after every write."""
+    with running_gateway(tmp_path_factory.mktemp("failing"), "--checkpoint-interval=0.2") as gateway:
+        yield gateway
+        assert gateway.stop() == 0
+        assert all(row.state.is_good or row.state is State.SET_ASIDE for row in check(gateway.data))
+
+
+def inject(fault: Fault, path: Path) -> list[str]:
+    """What strace needs to make these calls on this path fail once in each thread."""
+    injections = [word for call in fault.calls.split(",") for word in ("-e", f"inject={call}:error=EIO:when=1")]
+    return ["-P", str(path), "-e", f"trace={fault.calls}", *injections]
+
+
+@pytest.mark.parametrize(("number", "fault"), list(enumerate(FAULTS)), ids=[fault.name for fault in FAULTS])
+def test_a_call_fails_while_a_file_is_stored(
+    gateway: RunningGateway, tmp_path: Path, number: int, fault: Fault
+) -> None:
+    """Write, fsync, rename, link or commit fails once: no acknowledgement; the device's next try succeeds."""
+    picture = Picture(content(40_000, number), imei=356917000001000 + number)
+    path, since = fault.path(gateway.data, picture), gateway.log_end
+    with traced(gateway.pid, tmp_path / "trace", *inject(fault, path)):
+        with HandCamera(gateway.port, picture) as camera:
+            camera.begin()
+            camera.try_to_say(*picture.frames())
+            camera.hear_the_end()
+        assert "(INJECTED)" in (tmp_path / "trace").read_text(), "the fault did not happen"
+        assert_not_acknowledged(bytes(camera.heard))
+        assert not [held for held in gateway.media() if str(picture.imei) in held.parts]
+        assert_said_once(gateway, since, fault.words.format(path=path))
+        (failure,) = gateway.troubles(since)
+        assert "disk I/O error" in failure["reason"] or EIO in failure["reason"]
+        stored_after_all(gateway, picture)
+    assert len(gateway.troubles(since)) == 1
+
+
+CHECKPOINTS = [
+    Fault("fdatasync-part", "fdatasync", _spool(".part"), "fdatasync {path}: "),
+    Fault("write-journal", "pwritev,pwritev2", _spool(".journal"), "write {path}: "),
+    Fault("fdatasync-journal", "fdatasync", _spool(".journal"), "fdatasync {path}: "),
+]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["then-data", "then-lost"])
+@pytest.mark.parametrize(("number", "fault"), list(enumerate(CHECKPOINTS)), ids=[fault.name for fault in CHECKPOINTS])
+def test_a_checkpoint_fails(gateway: RunningGateway, tmp_path: Path, number: int, fault: Fault, lost: bool) -> None:
+    """A checkpoint that fails in mid-transfer ends the transfer, whether more data follows or the link is lost."""
+    picture = Picture(content(60_000, number), imei=356917000002000 + 10 * number + lost)
+    path, since, begun = fault.path(gateway.data, picture), gateway.log_end, HELD_BYTES // PACKET_BYTES
+    trace = tmp_path / "trace"
+    with HandCamera(gateway.port, picture) as camera:
+        camera.begin()
+        eventually("the part is there", lambda: gateway.spool(".part"))
+        with traced(gateway.pid, trace, *inject(fault, path)):
+            frames = picture.frames()
+            camera.say(b"".join(frames[:begun]))
+            eventually("the checkpoint fails", lambda: "(INJECTED)" in trace.read_text())
+            if not lost:
+                camera.try_to_say(*frames[begun:])
+                camera.hear_the_end()
+            camera.socket.close()
+            assert_not_acknowledged(bytes(camera.heard))
+            assert_said_once(gateway, since, fault.words.format(path=path), EIO)
+            stored_after_all(gateway, picture)
+    assert len(gateway.troubles(since)) == 1
+
+
+def test_parking_fails(gateway: RunningGateway, tmp_path: Path) -> None:
+    """The checkpoint that a lost connection asks for fails: the log says so, and the file is begun again."""
+    picture = Picture(content(60_000), imei=356917000003000)
+    fault = CHECKPOINTS[0]
+    path, since = fault.path(gateway.data, picture), gateway.log_end
+    with HandCamera(gateway.port, picture) as camera:
+        camera.begin()
+        eventually("the part is there", lambda: gateway.spool(".part"))
+        with traced(gateway.pid, tmp_path / "trace", *inject(fault, path)):
+            camera.say(*picture.frames()[:5])
+            gateway.has_read()
+            camera.socket.close()
+            assert_said_once(gateway, since, fault.words.format(path=path), EIO)
+            assert stored_after_all(gateway, picture) == 0
+    assert len(gateway.troubles(since)) == 1
+
+
+def test_the_link_is_lost_while_storing_fails(gateway: RunningGateway, tmp_path: Path) -> None:
+    """A device that leaves after its last byte cannot be told anything, but the log can."""
+    picture = Picture(content(40_000), imei=356917000004000)
+    fault = FAULTS[1]
+    path, since = fault.path(gateway.data, picture), gateway.log_end
+    with traced(gateway.pid, tmp_path / "trace", *inject(fault, path)):
+        with HandCamera(gateway.port, picture) as camera:
+            camera.begin()
+            camera.say(*picture.frames())
+        assert_said_once(gateway, since, fault.words.format(path=path), EIO)
+        assert stored_after_all(gateway, picture) == 0
+    assert len(gateway.troubles(since)) == 1
+
+
+# -- a disk that is slow
+
+
+def delay(call: str, path: Path, seconds: float) -> list[str]:
+    """What strace needs to make this call on this path slow."""
+    return ["-P", str(path), "-e", f"trace={call}", "-e", f"inject={call}:delay_enter={int(seconds * 1e6)}"]
+
+
+def test_a_slow_disk_pauses_the_sender(gateway: RunningGateway, tmp_path: Path) -> None:
+    """What a fast sender has for a slow disk waits in the sender, not in the gateway's memory."""
+    picture, since = Picture(content(24_000_000), imei=356917000005000), gateway.log_end
+    part = gateway.data / "spool" / f"{picture.key}.part"
+    with HandCamera(gateway.port, picture) as camera:
+        camera.begin()
+        before_kib = gateway.memory_kib()
+        sender = threading.Thread(target=camera.say, args=(b"".join(picture.frames()),))
+        with traced(gateway.pid, tmp_path / "trace", *delay("pwritev2", part, 0.3)):
+            sender.start()
+            eventually("some of it is written", lambda: part.stat().st_size > 200_000)
+            eventually("the kernel's buffer fills up", lambda: max(gateway.connections) > 100_000)
+            written_bytes, grown_kib = part.stat().st_size, gateway.memory_kib() - before_kib
+        sender.join()
+        camera.hear(RepeatInit)
+    print(f"\n{written_bytes} bytes written, memory grown by {grown_kib} KiB, the rest waited outside")
+    assert written_bytes < len(picture.content) / 4
+    assert grown_kib < 8 * 1024
+    (held,) = [path for path in gateway.media() if str(picture.imei) in path.parts]
+    assert held.read_bytes() == picture.content
+    assert not gateway.troubles(since)
+
+
+def test_a_stop_does_not_wait_for_a_stuck_disk(tmp_path: Path) -> None:
+    """A disk that hangs at the stop costs progress since the last checkpoint, never the stop itself."""
+    picture = Picture(content(60_000))
+    with running_gateway(tmp_path, "--stop-timeout=1", "--checkpoint-bytes=16KiB") as gateway:
+        part = gateway.data / "spool" / f"{picture.key}.part"
+        with HandCamera(gateway.port, picture) as camera:
+            camera.begin()
+            frames = picture.frames()
+            camera.say(b"".join(frames[:16]))
+            eventually("a checkpoint", lambda: [row.offset_bytes for row in check(gateway.data) if row.offset_bytes])
+            camera.say(*frames[16:20])
+            gateway.has_read()
+            with traced(gateway.pid, tmp_path / "trace", *delay("fdatasync", part, 8)):
+                gateway.terminate()
+                gateway.wait_for("gateway.stop_late", within_s=4)
+                gateway.wait_for("log", message="Server Shut Down.", within_s=1)
+            # strace itself holds the process for as long as the call is delayed.
+            assert gateway.wait() == 0
+            camera.hear_the_end()
+            assert_not_acknowledged(bytes(camera.heard))
+        assert not gateway.troubles()
+        gateway.start()
+        assert 16 * PACKET_BYTES <= stored_after_all(gateway, picture) <= 20 * PACKET_BYTES
+        assert gateway.stop() == 0
+        checked(gateway)
+
+
+def test_a_stop_on_a_failing_disk(tmp_path: Path) -> None:
+    """A stop that cannot park a file says so, ends all the same with exit code 0, and the file is begun again."""
+    picture = Picture(content(60_000))
+    with running_gateway(tmp_path) as gateway:
+        part = gateway.data / "spool" / f"{picture.key}.part"
+        with HandCamera(gateway.port, picture) as camera:
+            camera.begin()
+            camera.say(*picture.frames()[:20])
+            gateway.has_read()
+            with traced(gateway.pid, tmp_path / "trace", *inject(CHECKPOINTS[0], part)):
+                gateway.terminate()
+                gateway.wait_for("gateway.stopped", within_s=5)
+            assert gateway.wait() == 0
+            camera.hear_the_end()
+            assert_not_acknowledged(bytes(camera.heard))
+        assert_said_once(gateway, 0, f"fdatasync {part}: ", EIO)
+        gateway.start()
+        assert stored_after_all(gateway, picture) == 0
