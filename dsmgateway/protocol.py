@@ -3,7 +3,7 @@
 `CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session
 asks for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it
 without an acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged
-with its traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over all time limits, the stop.
+with its traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over time limits, the stop.
 
 While the store is at work, or lags behind, the transport is paused and decoded no further.
 """
