@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dsmgateway.commands import GatewayCommand
 from dsmgateway.events import Event
+from dsmgateway.states import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,11 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Write a log event."""
+    """Write a log event, with the state in which it happened."""
 
     event: Event
     fields: dict[str, object] = field(default_factory=dict)
+    state: State = field(default=State.ENDED, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

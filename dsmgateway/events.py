@@ -10,6 +10,8 @@ from typing import Any
 
 #: Fields of every event of a connection.
 OF_CONNECTION = ("imei", "peer", "state")
+#: Fields of every warning about a device: also what it could have sent instead.
+OF_WARNING = (*OF_CONNECTION, "expected")
 
 
 class Event(enum.Enum):
@@ -71,14 +73,14 @@ class Event(enum.Enum):
         "offer.unsupported",
         "warn",
         "The device offers files in a way this gateway does not take.",
-        (*OF_CONNECTION, "offers"),
+        (*OF_WARNING, "offers"),
     )
     NO_FILE = ("offer.none", "info", "The device has no file to send; the session is closed.", OF_CONNECTION)
     METADATA_MISSING = (
         "metadata.missing",
         "warn",
         "The device did not answer METADATA_REQUEST; going on without.",
-        OF_CONNECTION,
+        OF_WARNING,
     )
     FILE_OPENED = (
         "file.opened",
@@ -90,7 +92,7 @@ class Event(enum.Enum):
         "file.refused",
         "warn",
         "A file cannot be taken as START describes it; it is not acknowledged.",
-        (*OF_CONNECTION, "reason"),
+        (*OF_WARNING, "reason"),
     )
     FILE_STORED = (
         "file.stored",
@@ -126,55 +128,55 @@ class Event(enum.Enum):
         "data.refused",
         "warn",
         "File data was damaged or out of place; asked for again from this offset.",
-        (*OF_CONNECTION, "reason", "offset"),
+        (*OF_WARNING, "reason", "offset"),
     )
     DATA_SILENT = (
         "data.silent",
         "warn",
         "No file data or SYNC came in time; asked for again from this offset.",
-        (*OF_CONNECTION, "offset"),
+        (*OF_WARNING, "offset"),
     )
     DATA_BEYOND = (
         "data.beyond",
         "warn",
         "File data or an answer came after the file was whole; ignored, and said once.",
-        (*OF_CONNECTION, "command"),
+        (*OF_WARNING, "command"),
     )
     SYNC_HOLE = (
         "sync.hole",
         "warn",
         "The device would go on beyond what is held; asked for again.",
-        (*OF_CONNECTION, "asked", "answered", "held"),
+        (*OF_WARNING, "asked", "answered", "held"),
     )
     DEVICE_STATUS = (
         "device.status",
         "warn",
         "The device sent STATUS with this code.",
-        (*OF_CONNECTION, "code", "meaning"),
+        (*OF_WARNING, "code", "meaning"),
     )
     DEVICE_BEGAN_AGAIN = (
         "device.began_again",
         "warn",
         "INIT in mid-conversation: the device began again.",
-        OF_CONNECTION,
+        OF_WARNING,
     )
     SESSION_SILENT = (
         "session.silent",
         "warn",
         "The device did not send what was expected in time; closed.",
-        (*OF_CONNECTION, "expected"),
+        OF_WARNING,
     )
     SESSION_GIVEN_UP = (
         "session.given_up",
         "warn",
         "Too many attempts to get the data right; closed.",
-        (*OF_CONNECTION, "reason"),
+        (*OF_WARNING, "reason"),
     )
     PEER_ERROR = (
         "peer.error",
         "warn",
         "The device broke the protocol; closed.",
-        (*OF_CONNECTION, "reason", "expected"),
+        (*OF_WARNING, "reason"),
     )
     STORE_FAILED = (
         "store.failed",
@@ -192,7 +194,7 @@ class Event(enum.Enum):
         "trace.failed",
         "warn",
         "The bytes of a connection cannot be written to the trace folder.",
-        (*OF_CONNECTION, "reason"),
+        (*OF_WARNING, "reason"),
     )
     BUG = ("gateway.bug", "critical", "An error of our own; this connection is aborted, its file kept.", OF_CONNECTION)
 

@@ -38,7 +38,7 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.framing import DeviceDecoder
 from dsmgateway.registry import Registry
 from dsmgateway.session import Session, SessionOptions
-from dsmgateway.states import State
+from dsmgateway.states import State, expected_in
 from dsmgateway.store import Differs, Offered, Stored, Upload
 from dsmgateway.trace import Trace
 
@@ -101,6 +101,7 @@ class CameraProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep what was received and forget the connection."""
         self._reason = self._reason or reason.getErrorMessage()
+        state = self.session.state
         self._perform(self.session.lost())
         self.factory.connections.discard(self)
         if self.session.imei is not None:
@@ -109,6 +110,7 @@ class CameraProtocol(Protocol):
             self._trace.close()
         self._note(
             Event.DISCONNECTED,
+            state,
             reason=self._reason,
             received=self._received_bytes,
             files_stored=self.session.files_stored,
@@ -186,8 +188,8 @@ class CameraProtocol(Protocol):
             case ExpectData(remaining_bytes):
                 self._waiting_since = self.factory.clock.seconds()
                 self._decoder.expect_data(remaining_bytes)
-            case Note(event, fields):
-                self._note(event, **fields)
+            case Note(event, fields, state):
+                self._note(event, state, **fields)
             case Claim(imei):
                 self._claim(imei)
             case Open():
@@ -218,12 +220,13 @@ class CameraProtocol(Protocol):
         else:
             self.transport.loseConnection()
 
-    def _note(self, event: Event, **fields: object) -> None:
-        session = self.session
-        log_event(self.log, event, imei=session.imei, peer=self.peer, state=session.state.value, **fields)
+    def _note(self, event: Event, state: State, **fields: object) -> None:
+        if event.level == "warn":
+            fields["expected"] = expected_in(state)
+        log_event(self.log, event, imei=self.session.imei, peer=self.peer, state=state.value, **fields)
 
     def _trace_failed(self, reason: str) -> None:
-        self._note(Event.TRACE_FAILED, reason=reason)
+        self._note(Event.TRACE_FAILED, self.session.state, reason=reason)
 
     # -- the store
 

@@ -98,11 +98,6 @@ class Session:
         """Whether device events may be given in: not while the store is at work nor after the end."""
         return bool(LEGAL[self.state])
 
-    @property
-    def expected(self) -> str:
-        """What the state waits for, in words."""
-        return ", ".join(spelt(kind) for kind in LEGAL[self.state]) or "the store"
-
     # -- what the device sends
 
     def receive(self, event: DeviceEvent) -> Effects:
@@ -138,11 +133,11 @@ class Session:
     def _after_whole(self, event: DeviceEvent) -> Effects:
         """A file that is whole stays whole, whatever the device sends after its last byte."""
         if isinstance(event, Status):
-            return [_status_note(event)]
+            return [self._status_note(event)]
         if self._noted_late:
             return []
         self._noted_late = True
-        return [Note(Event.DATA_BEYOND, {"command": spelt(type(event))})]
+        return [self._note(Event.DATA_BEYOND, command=spelt(type(event)))]
 
     def _init(self, init: Init) -> Effects:
         if self.imei not in (None, init.imei_digits):
@@ -150,23 +145,21 @@ class Session:
         effects: Effects = []
         parked = self._let_go()
         if self.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
-            effects += [Note(Event.DEVICE_BEGAN_AGAIN), *parked]
+            effects += [self._note(Event.DEVICE_BEGAN_AGAIN), *parked]
         if self.imei is None:
             self.imei = init.imei_digits
             effects.append(Claim(self.imei))
         self._path, self._protocol_id, self._metadata, self._noted_late = b"", init.protocol_id, None, False
         offers = init.offers
-        fields: dict[str, object] = {
-            "protocol_id": init.protocol_id,
-            "offers": [offer.name for offer in offers],
-            "unknown_settings": f"{init.unknown_settings:08x}" if init.unknown_settings else None,
-        }
-        effects.append(Note(Event.CONNECTED, fields))
+        names = [offer.name for offer in offers]
+        unknown = f"{init.unknown_settings:08x}" if init.unknown_settings else None
+        connected = self._note(Event.CONNECTED, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown)
+        effects.append(connected)
         if Offer.FILE in offers:
             self.state = State.AWAIT_PATH
             return [*effects, Send(PathRequest())]
         if offers:
-            effects.append(Note(Event.UNSUPPORTED_OFFER, {"offers": fields["offers"]}))
+            effects.append(self._note(Event.UNSUPPORTED_OFFER, offers=names))
         if parked:
             return [*effects, *self._end("the device began again without a file")]
         return [*effects, *self._close("nothing to send")]
@@ -174,7 +167,7 @@ class Session:
     def _took_path(self, path: Path) -> Effects:
         self._path = path.path
         if not self._device_path:
-            return [Note(Event.NO_FILE), *self._close("empty path")]
+            return [self._note(Event.NO_FILE), *self._close("empty path")]
         if self._options.metadata:
             self.state = State.AWAIT_METADATA
             return [Send(MetadataRequest())]
@@ -195,7 +188,7 @@ class Session:
         effects = self._let_go()
         refusal = self._refusal(start.size)
         if refusal:
-            return [*effects, Note(Event.FILE_REFUSED, {"reason": refusal}), *self._end(refusal)]
+            return [*effects, self._note(Event.FILE_REFUSED, reason=refusal), *self._end(refusal)]
         resyncs = transfer.resyncs + 1 if transfer else 0
         if resyncs > self._options.max_resyncs:
             return [*effects, *self._give_up("START describes another file again and again")]
@@ -214,7 +207,7 @@ class Session:
         if verdict is SyncVerdict.NOT_THE_LAST_PACKET:
             return [Park(), *self._open(compare=False)]
         transfer.from_start = transfer.unanswered > 1
-        note = Note(Event.SYNC_HOLE, {"asked": asked, "answered": sync.offset, "held": transfer.held_bytes})
+        note = self._note(Event.SYNC_HOLE, asked=asked, answered=sync.offset, held=transfer.held_bytes)
         return [note, *self._resume()]
 
     def _took_data(self, run: DataRun) -> Effects:
@@ -231,14 +224,14 @@ class Session:
         return effects
 
     def _found_step(self, found: StepFound) -> Effects:
-        note = Note(Event.STEP_FOUND, {"skipped": found.skipped_bytes, "held": self._current.held_bytes})
+        note = self._note(Event.STEP_FOUND, skipped=found.skipped_bytes, held=self._current.held_bytes)
         return [note, *self._count_resync()]
 
     def _took_damage(self, damaged: Damaged) -> Effects:
         return self._ask_again(damaged.reason)
 
     def _took_status(self, status: Status) -> Effects:
-        return [_status_note(status), *self._end(f"STATUS {status.code}")]
+        return [self._status_note(status), *self._end(f"STATUS {status.code}")]
 
     # -- what the store answers
 
@@ -249,13 +242,14 @@ class Session:
         self._must_be(State.OPENING)
         transfer = self._current
         transfer.opened(offset_bytes, comparing)
-        fields: dict[str, object] = {
-            "device_path": _shown(transfer.device_path),
-            "size": transfer.size_bytes,
-            "offset": transfer.resume_bytes,
-            "comparing": comparing or None,
-        }
-        return [Note(Event.FILE_OPENED, fields), *self._resume()]
+        note = self._note(
+            Event.FILE_OPENED,
+            device_path=_shown(transfer.device_path),
+            size=transfer.size_bytes,
+            offset=transfer.resume_bytes,
+            comparing=comparing or None,
+        )
+        return [note, *self._resume()]
 
     def stored(self, path: str, duplicate: bool) -> Effects:
         """The file is durable (STORING, or ENDED): the only place from where the device is told so."""
@@ -265,32 +259,33 @@ class Session:
         self.transfer = None
         self.files_stored += 1
         event = Event.FILE_KNOWN if duplicate else Event.FILE_STORED
-        fields: dict[str, object] = {
-            "device_path": _shown(transfer.device_path),
-            "size": transfer.size_bytes,
-            "path": path,
-            "resyncs": transfer.resyncs,
-        }
+        note = self._note(
+            event,
+            device_path=_shown(transfer.device_path),
+            size=transfer.size_bytes,
+            path=path,
+            resyncs=transfer.resyncs,
+        )
         if self.state is State.ENDED:
-            return [Note(event, fields)]
+            return [note]
         if self._options.repeat:
             self.state = State.AWAIT_NEXT_INIT
-            return [Note(event, fields), Send(RepeatInit())]
+            return [note, Send(RepeatInit())]
         self.state = State.FAREWELL
-        return [Note(event, fields), Send(Status(0))]
+        return [note, Send(Status(0))]
 
     def differs(self) -> Effects:
         """The last packet is not that of the stored file (STORING, or ENDED): take the file whole."""
         if self.state is State.ENDED:
             return []
         self._must_be(State.STORING)
-        note = Note(Event.COMPARISON_FAILED, {"device_path": _shown(self._current.device_path)})
+        note = self._note(Event.COMPARISON_FAILED, device_path=_shown(self._current.device_path))
         return [note, *self._open(compare=False)]
 
     def store_failed(self, reason: str) -> Effects:
         """The disk failed, in any state, also after the end (parking): end without a word to the device."""
-        ended = [effect for effect in self._end("the disk failed") if not isinstance(effect, Note)]
-        return [Note(Event.STORE_FAILED, {"reason": reason}), *ended]
+        note = self._note(Event.STORE_FAILED, reason=reason)
+        return [note, *(effect for effect in self._end("the disk failed") if not isinstance(effect, Note))]
 
     # -- time and the connection
 
@@ -298,27 +293,27 @@ class Session:
         """The state's time limit has passed."""
         match self.state:
             case State.AWAIT_METADATA:
-                return [Note(Event.METADATA_MISSING), *self._request_file()]
+                return [self._note(Event.METADATA_MISSING), *self._request_file()]
             case State.AWAIT_SYNC | State.RECEIVING:
-                note = Note(Event.DATA_SILENT, {"offset": self._current.resume_bytes})
+                note = self._note(Event.DATA_SILENT, offset=self._current.resume_bytes)
                 return [note, *self._resume()]
             case State.OPENING | State.STORING:
-                return [Note(Event.STORE_SLOW), *self._end("the disk did not answer in time")]
+                return [self._note(Event.STORE_SLOW), *self._end("the disk did not answer in time")]
             case State.AWAIT_NEXT_INIT | State.FAREWELL:
                 return self._end("nothing more came")
             case State.ENDED:
                 return []
             case _:
-                return [Note(Event.SESSION_SILENT, {"expected": self.expected}), *self._end("silence")]
+                return [self._note(Event.SESSION_SILENT), *self._end("silence")]
 
     def broke_protocol(self, reason: str) -> Effects:
         """The device sent what is no command, or none that is legal here."""
-        note = Note(Event.PEER_ERROR, {"reason": reason, "expected": self.expected})
+        note = self._note(Event.PEER_ERROR, reason=reason)
         return [note, *self._end(reason, abort=True)]
 
     def taken_over(self) -> Effects:
         """The device has opened a newer connection."""
-        return [Note(Event.TAKEN_OVER), *self._end("taken over by a newer connection")]
+        return [self._note(Event.TAKEN_OVER), *self._end("taken over by a newer connection")]
 
     def stop(self) -> Effects:
         """The gateway stops."""
@@ -352,6 +347,12 @@ class Session:
             return f"START says {size_bytes} bytes, more than max_file_size {self._options.max_file_size}"
         return ""
 
+    def _note(self, event: Event, **fields: object) -> Note:
+        return Note(event, fields, self.state)
+
+    def _status_note(self, status: Status) -> Note:
+        return self._note(Event.DEVICE_STATUS, code=status.code, meaning=status.meaning)
+
     def _request_file(self) -> Effects:
         self.state = State.AWAIT_START
         return [Send(FileRequest(self._path))]
@@ -376,7 +377,7 @@ class Session:
 
     def _ask_again(self, reason: str) -> Effects:
         offset_bytes = self._current.resume_bytes
-        return [Note(Event.DATA_REFUSED, {"reason": reason, "offset": offset_bytes}), *self._resume()]
+        return [self._note(Event.DATA_REFUSED, reason=reason, offset=offset_bytes), *self._resume()]
 
     def _count_resync(self) -> Effects:
         transfer = self._current
@@ -386,7 +387,7 @@ class Session:
         return self._give_up(f"more than {self._options.max_resyncs} resyncs in one file")
 
     def _give_up(self, reason: str) -> Effects:
-        return [Note(Event.SESSION_GIVEN_UP, {"reason": reason}), *self._end(reason)]
+        return [self._note(Event.SESSION_GIVEN_UP, reason=reason), *self._end(reason)]
 
     def _let_go(self) -> Effects:
         """Park the file under way, if any."""
@@ -395,7 +396,7 @@ class Session:
             return []
         self.transfer = None
         return [
-            Note(Event.FILE_PARKED, {"device_path": _shown(transfer.device_path), "held": transfer.held_bytes}),
+            self._note(Event.FILE_PARKED, device_path=_shown(transfer.device_path), held=transfer.held_bytes),
             Park(),
         ]
 
@@ -409,10 +410,6 @@ class Session:
         parked = self._let_go()
         self.state = State.ENDED
         return [*parked, End(reason, abort)]
-
-
-def _status_note(status: Status) -> Note:
-    return Note(Event.DEVICE_STATUS, {"code": status.code, "meaning": status.meaning})
 
 
 def _shown(device_path: bytes) -> str:

@@ -92,6 +92,11 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
 }
 
 
+def expected_in(state: State) -> str:
+    """What a device may send in this state, in the protocol's words."""
+    return ", ".join(spelt(kind) for kind in LEGAL[state]) or "the store"
+
+
 def spelt(kind: type) -> str:
     """A command's name as the protocol spells it, or what the decoder found."""
     command_id = getattr(kind, "id", None)

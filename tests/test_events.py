@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from dsmgateway.events import FIELDS, OF_CONNECTION, Event
+from dsmgateway.events import FIELDS, OF_CONNECTION, OF_WARNING, Event
 from dsmgateway.store.values import Expired, Recovery
 
 PACKAGE = Path(__file__).parent.parent / "dsmgateway"
@@ -28,8 +28,8 @@ SPREAD = {
     "dataclasses.asdict(part)": frozenset(field.name for field in dataclasses.fields(Expired)),
     "counts": frozenset(field.name for field in dataclasses.fields(Recovery)),
 }
-#: Functions that hand on an event that they were given, and add fields to it.
-FORWARDERS = {"_note": OF_CONNECTION}
+#: Functions that hand on an event that they were given, and add fields to it, by level.
+FORWARDERS = {"_note": {"warn": OF_WARNING}}
 
 
 def _template(node: ast.Call) -> str:
@@ -57,10 +57,13 @@ class LoggedFinder(ast.NodeVisitor):
         if name == "log_event":
             self._add(node, self._events(node.args[1]), self._keywords(node.keywords))
         elif name == "_note":
-            self._add(node, self._events(node.args[0]), self._keywords(node.keywords) | set(FORWARDERS[name]))
+            events = self._events(node.args[0])
+            added = {
+                field for label in events or () for field in FORWARDERS[name].get(Event[label].level, OF_CONNECTION)
+            }
+            self._add(node, events, self._keywords(node.keywords) | added)
         elif name == "Note":
-            fields = self._dictionary(node.args[1]) if len(node.args) > 1 else set()
-            self._add(node, self._events(node.args[0]), fields | set(FORWARDERS["_note"]))
+            assert self._events(node.args[0]) is None, "only _note makes notes"
         elif _template(node).startswith("{event}"):
             given = {keyword.arg: keyword.value for keyword in node.keywords}
             label = given["event"]

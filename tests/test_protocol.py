@@ -235,7 +235,7 @@ class Conversations(Base):
         self.assertEqual(link.answers(), b"")
         (line,) = self.logged("peer.error")
         self.assertIn("expected INIT", line["reason"])
-        self.assertEqual(line["expected"], "INIT")
+        self.assertEqual((line["state"], line["expected"]), ("await_init", "INIT"))
 
     def test_vectors_get_the_exact_answers(self) -> None:
         """Every recorded conversation, in its own segments, is answered to the byte and stored."""
@@ -305,6 +305,8 @@ class Time(Base):
         self.assertTrue(link.transport.disconnecting)
         self.assertEqual(link.answers(), b"")
         self.assertEqual(self.logged("file.parked")[0]["held"], 2048)
+        states = [line["state"] for line in self.logged("data.silent")]
+        self.assertEqual(states, ["receiving"] + ["await_sync"] * 4)
 
     def test_init_inside_a_cut_frame_is_seen_when_the_time_is_up(self) -> None:
         """A frame that was cut, and an INIT after it: once no more data comes, the device is answered at once."""
@@ -457,6 +459,7 @@ class BrokenDisk(Base):
         link.lose()
         (line,) = self.logged("store.failed")
         self.assertIn("EIO", line["reason"])
+        self.assertIn(line["state"], ("receiving", "storing"))
         self.disk.broken = False
         again = Link(self.factory)
         again.send(*build.opening(FILE)[:4])

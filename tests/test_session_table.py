@@ -10,7 +10,7 @@ from dsmgateway import effects as fx
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
 from dsmgateway.session import Session, SessionOptions
-from dsmgateway.states import LEGAL, State, spelt
+from dsmgateway.states import LEGAL, State, expected_in, spelt
 
 S = State
 #: Every kind of event that a device can cause, each in all ways that may lead somewhere else.
@@ -105,9 +105,9 @@ def test_reads_only_where_something_is_legal(state: State) -> None:
 @pytest.mark.parametrize("state", list(State), ids=named)
 def test_expected_is_in_words(state: State) -> None:
     """A log line can say what was expected in every state, in the protocol's own words."""
-    expected = session_in(state).expected
-    assert expected == (", ".join(spelt(kind) for kind in LEGAL[state]) or "the store")
-    assert "<" not in expected
+    words = expected_in(state)
+    assert words == (", ".join(spelt(kind) for kind in LEGAL[state]) or "the store")
+    assert "<" not in words
 
 
 def test_a_row_that_nobody_implements_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
