@@ -293,8 +293,10 @@ def test_a_comparison_without_its_last_byte_is_no_answer(start: Start) -> None:
     store = start()
     _stored(store, _received(store))
     upload = store.open(Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT)), PEER)
-    assert isinstance(store.finish([(upload, {})])[0], StoreError)
-    upload.park()
+    answer = store.finish([(upload, {})])[0]
+    with pytest.raises(StoreError) as parked:
+        upload.park()
+    assert answer is parked.value
 
 
 def test_nothing_is_compared_with_a_file_that_is_gone_or_has_another_crc(start: Start, folder: Path) -> None:

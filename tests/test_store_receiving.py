@@ -277,12 +277,11 @@ def test_a_failed_write_keeps_the_part_up_to_the_checkpoint_and_ends_the_upload(
     with pytest.raises(StoreError, match=r"write .*\.part|write .*\.journal") as caught:
         upload.checkpoint()
         _send(upload, 3072)
-    for call in (upload.checkpoint, lambda: upload.write(0, [b"x"]), upload.require_whole):
+    for call in (upload.checkpoint, lambda: upload.write(0, [b"x"]), upload.require_whole, upload.park):
         with pytest.raises(StoreError) as again:
             call()
         assert again.value is caught.value
     assert os.strerror(reason) in str(caught.value)
-    upload.park()
     upload.abandon()
     assert store.finish([(upload, {})])[0] is caught.value
     upload = store.open(OFFERED, PEER)

@@ -370,11 +370,10 @@ class ErrorTests(HandRun):
         self.step()
         self.clock.advance(1)
         self.step()
-        later = [self.worker.append(upload, 2048, PACKET), self.worker.finish(upload, {})]
+        later = [self.worker.append(upload, 2048, PACKET), self.worker.finish(upload, {}), self.worker.park(upload)]
         self.step()
         errors = {str(self.failureResultOf(deferred, StoreError).value) for deferred in (*appended, *later)}
         self.assertEqual(len(errors), 1)
-        self.assertIsNone(self.successResultOf(self._parked(upload)))
         self.assertEqual(len(self.ran("write")), 1)
 
     def _parked(self, upload: Upload) -> Deferred[None]:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
-from dsmgateway.store.upload import Upload
+from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Offered, Record, Stored
 
 
@@ -34,7 +34,7 @@ class Comparison(Upload):
     def result(self) -> Stored | Differs:
         """Close and say how the comparison ended; raises `StoreError` if the last byte has not come."""
         self.require_whole()
-        self.abandon(StoreError(f"{self.offered} is compared"))
+        self.abandon(Ended(f"{self.offered} is compared"))
         if not self._equal:
             return Differs()
         return Stored(self._record.path, self._record.sha256, self._record.size_bytes, duplicate=True)

@@ -21,7 +21,7 @@ from dsmgateway.store.digests import Digests
 from dsmgateway.store.files import Disk
 from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.spool import Spool
-from dsmgateway.store.upload import Upload
+from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import PACKET_BYTES, Offered
 
 
@@ -90,7 +90,7 @@ class PartUpload(Upload):
                 raise StoreError(f"check {self._path}: someone else changed the size of this part")
             with self._set_aside_on_failure():
                 self._disk.fsync(self._path, self._descriptor)
-        self.abandon(StoreError(f"{self.offered} is finished"))
+        self.abandon(Ended(f"{self.offered} is finished"))
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
         with self._fatal():

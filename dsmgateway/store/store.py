@@ -23,7 +23,7 @@ from dsmgateway.store.part import PartUpload, Room, open_part
 from dsmgateway.store.recovery import Restart, read_record
 from dsmgateway.store.sidecar import encode_sidecar, path_fields
 from dsmgateway.store.spool import Spool
-from dsmgateway.store.upload import Upload
+from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Offered, Record, Recovery, Stored
 
 Answer = Stored | Differs | StoreError
@@ -206,7 +206,7 @@ class FileStore:
         sha256 = upload.digests.sha256
         for record in self._index.find(upload.offered):
             if record.sha256 == sha256 and self._ground.is_present(record):
-                upload.abandon(StoreError(f"{upload.offered} is a duplicate"))
+                upload.abandon(Ended(f"{upload.offered} is a duplicate"))
                 self._ground.forget(upload.offered.key)
                 return Stored(record.path, sha256, record.size_bytes, duplicate=True)
         upload.seal()

@@ -14,6 +14,10 @@ from dsmgateway.errors import StoreError
 from dsmgateway.store.values import Offered
 
 
+class Ended(StoreError):
+    """The upload is over as it should be: finished, parked or given up on purpose; the disk did not fail."""
+
+
 class Upload(abc.ABC):
     """One file being received; every method may block and is called by one thread at a time.
 
@@ -68,15 +72,17 @@ class Upload(abc.ABC):
         self.require_open()
 
     def park(self) -> None:
-        """Checkpoint and close; the same offer goes on from here. Nothing happens if the upload has ended already."""
+        """Checkpoint and close; the same offer goes on from here. Nothing happens if the upload is `Ended` already."""
         if self.is_open:
             self.checkpoint()
-            self.abandon(StoreError(f"{self.offered} is parked"))
+            self.abandon(Ended(f"{self.offered} is parked"))
+        elif not isinstance(self._refusal, Ended):
+            self.require_open()
 
     def abandon(self, reason: StoreError | None = None) -> None:
         """Close without any promise; later calls raise ``reason``. What a checkpoint covers stays resumable."""
         if self.is_open:
-            self._refusal = reason or StoreError(f"{self.offered} is abandoned")
+            self._refusal = reason or Ended(f"{self.offered} is abandoned")
             self._close()
 
     @abc.abstractmethod
