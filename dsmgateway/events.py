@@ -25,7 +25,13 @@ class Event(enum.Enum):
         "The disk was too slow to park every transfer; each goes on from its last checkpoint.",
         ("after",),
     )
-    GATEWAY_STOPPED = ("gateway.stopped", "info", "Every transfer under way is parked; the store is closed.", ())
+    GATEWAY_STOPPED = ("gateway.stopped", "info", "All connections are ended and the store is closed.", ())
+    LIMIT_LOW = (
+        "limit.low",
+        "warn",
+        "The system allows so few open files that no more than so many cameras can send at a time.",
+        ("limit", "cameras"),
+    )
     PORT_LISTENING = ("port.listening", "info", "Cameras can connect to this endpoint.", ("endpoint", "address"))
     STORE_RECOVERED = (
         "store.recovered",
@@ -55,6 +61,12 @@ class Event(enum.Enum):
         "device.connected",
         "info",
         "A device said who it is and what it offers.",
+        (*OF_CONNECTION, "protocol_id", "offers", "unknown_settings"),
+    )
+    OFFERS = (
+        "device.offers",
+        "info",
+        "A device said again what it offers, after a file or because it began again.",
         (*OF_CONNECTION, "protocol_id", "offers", "unknown_settings"),
     )
     DISCONNECTED = (
@@ -97,7 +109,7 @@ class Event(enum.Enum):
     FILE_STORED = (
         "file.stored",
         "info",
-        "A file is stored whole and durable; the device is told so next.",
+        "A file is stored whole and durable; a device that is still there is told so next.",
         (*OF_CONNECTION, "device_path", "size", "path", "resyncs"),
     )
     FILE_KNOWN = (
@@ -196,7 +208,12 @@ class Event(enum.Enum):
         "The bytes of a connection cannot be written to the trace folder.",
         (*OF_WARNING, "reason"),
     )
-    BUG = ("gateway.bug", "critical", "An error of our own; this connection is aborted, its file kept.", OF_CONNECTION)
+    BUG = (
+        "gateway.bug",
+        "critical",
+        "An error of our own; the connection concerned is aborted, its file kept.",
+        OF_CONNECTION,
+    )
 
     def __init__(self, label: str, level: str, meaning: str, fields: tuple[str, ...]) -> None:
         self.label = label
@@ -212,19 +229,21 @@ FIELDS: dict[str, str] = {
     "age_s": "seconds since it was last written",
     "answered": "the offset in SYNC, in bytes",
     "asked": "offset in bytes that RESUME asked for",
+    "cameras": "cameras that can send at the same time",
     "code": "the code in the device's STATUS",
     "command": "what came",
     "comparing": "true when a stored file seems to be the same, and only the last packet is taken to compare it",
     "data": "the data folder",
     "device_path": "the file's path on the device",
     "endpoint": "the port or endpoint as it was configured",
-    "expected": "what the device could have sent in this state",
+    "expected": "what the state waits for",
     "expired": "unfinished files deleted for their age",
-    "files_stored": "files acknowledged on this connection",
+    "files_stored": "files that this connection brought whole",
     "held": "bytes of the file that are held",
     "imei": "the device; missing before INIT",
     "index_rebuilt": "true when the index of stored files was missing or damaged and was made anew",
     "indexed": "stored files read back into the index",
+    "limit": "files and sockets that may be open at the same time",
     "meaning": "the STATUS code in words",
     "name": "the unfinished file in the spool",
     "offers": "what the device says is ready to be fetched",

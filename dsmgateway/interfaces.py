@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
-from dsmgateway.store import Differs, Offered, Recovery, Stored, Upload
+from dsmgateway.store import Differs, Expired, Offered, Recovery, Stored, Upload
 
 
 class IFileWorker(Interface):
@@ -19,6 +19,8 @@ class IFileWorker(Interface):
     A Deferred fails with `dsmgateway.errors.StoreError` when the disk did; with anything else it is a bug. After a
     failure every later call for the same upload fails alike, and the upload is closed.
     """
+
+    backlog_bytes: int = Attribute("Bytes that were appended and are not written yet.")
 
     def start() -> Recovery:
         """Open the store, which may block, and begin to work; raises `StoreError`."""
@@ -34,6 +36,9 @@ class IFileWorker(Interface):
 
     def park(upload: Upload) -> Deferred[None]:
         """Keep what has come, durably, until the file is offered again."""
+
+    def expire() -> Deferred[tuple[Expired, ...]]:
+        """Delete unfinished files that are too old, and say which."""
 
     def stop() -> Deferred[None]:
         """Finish everything that was asked for, then close the store."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -80,6 +81,13 @@ class Park(Job):
     upload: Upload
 
 
+@dataclass(eq=False, slots=True)
+class Expire(Job):
+    """Delete parts that are older than this."""
+
+    part_max_age_s: float
+
+
 Result = tuple[Job, object]
 
 
@@ -108,6 +116,7 @@ class Lane:
         self._pace = pace
         self._clock = clock
         self._held: dict[Upload, _Held] = {}
+        self._held_of: dict[str, dict[Upload, None]] = {}
         self._dirty_since: dict[Upload, float] = {}
         self._group: list[Finish] = []
         self._results: list[Result] = []
@@ -128,6 +137,8 @@ class Lane:
                     self._open(job)
                 case Park():
                     self._park(job)
+                case Expire(part_max_age_s=max_age_s):
+                    self._results.append((job, result_of(partial(self._store.expire, max_age_s))))
         self._commit()
         self._tend()
         results, self._results = self._results, []
@@ -146,6 +157,19 @@ class Lane:
         results, self._results = self._results, []
         return results
 
+    def fail(self, jobs: Sequence[Job], failure: Failure) -> list[Result]:
+        """After a bug in `perform` of these jobs: fail all that has no result yet, and close the uploads concerned."""
+        results, self._results = self._results, []
+        done = {job for job, _ in results}
+        held = [job for waiting in self._held.values() for job in waiting.jobs]
+        self._held, self._held_of, self._group = {}, {}, []
+        for job in dict.fromkeys([*held, *jobs]):
+            if job not in done:
+                if isinstance(job, Append | Finish | Park):
+                    self._give_up(job.upload, failure)
+                results.append((job, failure))
+        return results
+
     def _append(self, job: Append) -> None:
         held = self._held.get(job.upload)
         if held is not None and held.end_bytes != job.offset_bytes:
@@ -153,6 +177,7 @@ class Lane:
             held = None
         if held is None:
             held = self._held[job.upload] = _Held(self._clock())
+            self._held_of.setdefault(job.upload.offered.imei, {})[job.upload] = None
         held.jobs.append(job)
         held.bytes_held += len(job.data)
         is_enough = held.bytes_held >= self._pace.hold_bytes or len(held.jobs) >= self._pace.hold_pieces
@@ -170,7 +195,7 @@ class Lane:
         """Take up an offer, once everything asked for this device before has been done."""
         if any(waiting.upload.offered.imei == job.offered.imei for waiting in self._group):
             self._commit()
-        for upload in [held for held in self._held if held.offered.imei == job.offered.imei]:
+        for upload in list(self._held_of.get(job.offered.imei, ())):
             self._write(upload)
         self._results.append((job, result_of(lambda: self._store.open(job.offered, job.peer, compare=job.compare))))
 
@@ -186,6 +211,10 @@ class Lane:
         held = self._held.pop(upload, None)
         if held is None:
             return
+        imei = upload.offered.imei
+        del self._held_of[imei][upload]
+        if not self._held_of[imei]:
+            del self._held_of[imei]
         first_bytes = held.jobs[0].offset_bytes
         outcome = result_of(lambda: upload.write(first_bytes, [job.data for job in held.jobs]))
         self._results.extend((job, outcome) for job in held.jobs)

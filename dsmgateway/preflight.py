@@ -11,9 +11,7 @@ import os
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
-
-#: The name of the lock in a data folder, as `dsmgateway.store` has it.
-LOCK_NAME = "lock"
+from dsmgateway.store.naming import LOCK
 
 
 def check_writable(what: str, folder: Path) -> None:
@@ -37,7 +35,7 @@ def check_folder(what: str, folder: Path) -> None:
 def check_unlocked(folder: Path) -> None:
     """Raise StoreError when another gateway runs on this data folder."""
     try:
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return
     try:

@@ -8,6 +8,7 @@ into any Twisted program; see docs/embedding.md.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import txaio
@@ -25,13 +26,15 @@ from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
 from dsmgateway.listeners import listener
 from dsmgateway.protocol import CameraFactory
-from dsmgateway.store import FileStore, Recovery
+from dsmgateway.store import Expired, FileStore, Recovery
 from dsmgateway.worker import StoreWorker
 
 txaio.use_twisted()
 
 #: Seconds between two looks at all time limits.
 SWEEP_INTERVAL_S = 1.0
+#: Seconds between two looks for unfinished files that are too old.
+EXPIRE_INTERVAL_S = 3600.0
 
 
 class GatewayService(service.MultiService):
@@ -45,8 +48,9 @@ class GatewayService(service.MultiService):
         self._listeners = [listener(reactor, port, settings.backlog, factory) for port in settings.ports]
         for one in self._listeners:
             one.setServiceParent(self)
-        self._sweep = LoopingCall(factory.sweep)
-        self._sweep.clock = reactor
+        self._rounds = [(LoopingCall(factory.sweep), SWEEP_INTERVAL_S), (LoopingCall(self._expire), EXPIRE_INTERVAL_S)]
+        for loop, _ in self._rounds:
+            loop.clock = reactor
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -76,7 +80,8 @@ class GatewayService(service.MultiService):
             raise
         self._log_recovery(recovery)
         super().startService()
-        self._start_sweep()
+        for loop, interval_s in self._rounds:
+            self._start_round(loop, interval_s)
         # Nobody is accepted before the reactor runs.
         self._reactor.callWhenRunning(self._started)
 
@@ -85,8 +90,7 @@ class GatewayService(service.MultiService):
             log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=self._settings.ports)
 
     def _log_recovery(self, recovery: Recovery) -> None:
-        for part in recovery.expired:
-            log_event(self.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
+        self._log_expired(recovery.expired)
         for path in recovery.set_aside:
             log_event(self.log, Event.PART_REFUSED, path=path)
         found = dataclasses.asdict(recovery)
@@ -97,8 +101,9 @@ class GatewayService(service.MultiService):
         """Close the ports, park every session, drain the store; fires after `Settings.stop_timeout` at the latest."""
         if not self.running:
             return succeed(None)
-        if self._sweep.running:
-            self._sweep.stop()
+        for loop, _ in self._rounds:
+            if loop.running:
+                loop.stop()
         stopped: Deferred[Any] = Deferred()
         late = self._reactor.callLater(self._settings.stop_timeout, self._stop_late, stopped)
         work = maybeDeferred(super().stopService)
@@ -120,13 +125,25 @@ class GatewayService(service.MultiService):
         log_event(self.log, Event.GATEWAY_STOP_LATE, after=self._settings.stop_timeout)
         stopped.callback(None)
 
-    def _start_sweep(self) -> None:
-        self._sweep.start(SWEEP_INTERVAL_S, now=False).addErrback(self._sweep_failed)
+    def _start_round(self, loop: LoopingCall, interval_s: float) -> None:
+        loop.start(interval_s, now=False).addErrback(self._round_failed, loop, interval_s)
 
-    def _sweep_failed(self, failure: Failure) -> None:
-        """Go on sweeping: without it no time limit holds."""
+    def _round_failed(self, failure: Failure, loop: LoopingCall, interval_s: float) -> None:
+        """Go on: without the sweep no time limit holds, and without expiry the spool only grows."""
         self._bug(failure)
-        self._start_sweep()
+        self._start_round(loop, interval_s)
+
+    def _expire(self) -> None:
+        """Have the store delete what is too old; not waited for, since a hung disk shall not end the rounds."""
+        self._worker.expire().addCallbacks(self._log_expired, self._expire_failed).addErrback(self._bug)
+
+    def _expire_failed(self, failure: Failure) -> None:
+        failure.trap(StoreError)
+        log_event(self.log, Event.STORE_FAILED, reason=failure.getErrorMessage())
+
+    def _log_expired(self, expired: Iterable[Expired]) -> None:
+        for part in expired:
+            log_event(self.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
 
     def _bug(self, failure: Failure) -> None:
         self.log.failure("{event}", failure, event=Event.BUG.label, fields={})

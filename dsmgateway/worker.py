@@ -11,17 +11,21 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import txaio
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.errors import StoreError
+from dsmgateway.events import Event
 from dsmgateway.interfaces import IFileWorker
-from dsmgateway.lanes import Append, Finish, Job, Lane, Open, Pace, Park, Result, result_of
-from dsmgateway.store import Differs, FileStore, Offered, Recovery, Stored, Upload
+from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Result, result_of
+from dsmgateway.store import Differs, Expired, FileStore, Offered, Recovery, Stored, Upload
+
+txaio.use_twisted()
 
 #: Jobs taken from a queue at once: bounds how long the results of the first have to wait for the last.
 _BATCH_JOBS = 1024
@@ -50,10 +54,17 @@ class LaneThread:
     The thread is a daemon: a process that ends without `stop` is cut off anywhere, which the store is made for.
     """
 
-    def __init__(self, lane: Lane, deliver: Callable[[list[Result]], object], ended: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        deliver: Callable[[list[Result]], object],
+        ended: Callable[[], object],
+        bug: Callable[[Failure], object],
+    ) -> None:
         self._lane = lane
         self._deliver = deliver
         self._ended = ended
+        self._bug = bug
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
 
     def put(self, job: Job | None) -> None:
@@ -68,14 +79,22 @@ class LaneThread:
     def step(self) -> bool:
         """Wait until there is something to do, do it and deliver the results; False after the last job."""
         jobs, last = self._take()
-        results = self._lane.perform(jobs)
+        results = self._results_of(lambda: self._lane.perform(jobs), jobs)
         if last:
-            results += self._lane.drain()
+            results += self._results_of(self._lane.drain, ())
         if results:
             self._deliver(results)
         if last:
             self._ended()
         return not last
+
+    def _results_of(self, work: Callable[[], list[Result]], jobs: Sequence[Job]) -> list[Result]:
+        """Do it; a bug fails these jobs and what is held back, and the lane lives on for its other devices."""
+        results = result_of(work)
+        if isinstance(results, Failure):
+            self._bug(results)
+            return self._lane.fail(jobs, results)
+        return results
 
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for a job, or until the lane is due; return all jobs there are and whether the last has come."""
@@ -99,6 +118,8 @@ class StoreWorker:
     ``backlog_bytes`` is what was appended and is not written yet, in all lanes.
     """
 
+    log = txaio.make_logger()
+
     def __init__(
         self,
         store: FileStore,
@@ -120,7 +141,7 @@ class StoreWorker:
         self._call_in_reactor = call_in_reactor
         self._part_max_age_s = part_max_age_s
         lanes = [Lane(store, pace or Pace(), clock) for _ in range(threads)]
-        self.lanes = [LaneThread(lane, self._hand_over, self._lane_ended) for lane in lanes]
+        self.lanes = [LaneThread(lane, self._hand_over, self._lane_ended, self._lane_bug) for lane in lanes]
         self._threads = [
             thread(target=lane.run, name=f"store-{number}", daemon=True) for number, lane in enumerate(self.lanes)
         ]
@@ -162,6 +183,14 @@ class StoreWorker:
         deferred: Deferred[None] = Deferred()
         return self._put(upload.offered, Park(deferred, upload))
 
+    def expire(self) -> Deferred[tuple[Expired, ...]]:
+        """Delete unfinished files that nobody has gone on with for too long, and say which."""
+        deferred: Deferred[tuple[Expired, ...]] = Deferred()
+        if not self._running:
+            return fail(StoreError("the store is not running"))
+        self.lanes[0].put(Expire(deferred, self._part_max_age_s))
+        return deferred
+
     def stop(self) -> Deferred[None]:
         """Do everything that was asked for, park what is open, close the store; fires when the threads have ended."""
         deferred: Deferred[None] = Deferred()
@@ -194,6 +223,13 @@ class StoreWorker:
                 job.deferred.errback(outcome)
             else:
                 job.deferred.callback(outcome)
+
+    def _lane_bug(self, failure: Failure) -> None:
+        """Have a bug logged in the reactor thread; called by a lane."""
+        self._call_in_reactor(self._log_bug, failure)
+
+    def _log_bug(self, failure: Failure) -> None:
+        self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
 
     def _lane_ended(self) -> None:
         """Close the store after the last lane; called by a lane."""

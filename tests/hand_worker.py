@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.interfaces import IFileWorker
-from dsmgateway.lanes import Append, Finish, Job, Lane, Open, Pace, Park
+from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park
 from dsmgateway.store import Disk, FileStore, Offered, Recovery, Upload
 
 
@@ -23,6 +23,7 @@ class HandWorker:
         self.store = FileStore(folder, disk=disk)
         self.automatic = automatic
         self.waiting: list[Job] = []
+        self.backlog_bytes = 0
         self._running = False
         self._lane = Lane(self.store, Pace(hold_bytes=1), lambda: 0.0)
 
@@ -40,6 +41,9 @@ class HandWorker:
 
     def park(self, upload: Upload) -> Deferred[None]:
         return self._put(Park(Deferred(), upload))
+
+    def expire(self) -> Deferred[Any]:
+        return self._put(Expire(Deferred(), 3600.0))
 
     def stop(self) -> Deferred[None]:
         self.run()

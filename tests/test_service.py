@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import re
 import socket
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from certificate import write_certificate
 from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
@@ -38,6 +40,8 @@ class HandWorker:
     def __init__(self, calls: list[str], recovery: Recovery | StoreError) -> None:
         self.calls, self.recovery = calls, recovery
         self.stopped: Deferred[None] = Deferred()
+        #: What each round of expiry is answered with, in turn.
+        self.expiries: list[Deferred[tuple[Expired, ...]]] = []
 
     def start(self) -> Recovery:
         self.calls.append("store started")
@@ -56,6 +60,10 @@ class HandWorker:
 
     def park(self, upload: Upload) -> Deferred[None]:
         raise NotImplementedError
+
+    def expire(self) -> Deferred[tuple[Expired, ...]]:
+        self.calls.append("store expires")
+        return self.expiries.pop(0)
 
     def stop(self) -> Deferred[None]:
         self.calls.append("store stopped")
@@ -209,12 +217,62 @@ class ServiceTests(SynchronousTestCase):
         self.reactor.advance(1)
         self.assertEqual(self.factory.sweeps, 4)
 
+    def hours(self, gateway: GatewayService, *answers: Deferred[tuple[Expired, ...]]) -> None:
+        """Run the gateway for an hour for each answer of the store, and see that it is asked every time."""
+        gateway.startService()
+        self.factory.sweeps = 2  # beyond the bug in it
+        self.worker.expiries += answers
+        self.calls.clear()
+        for number in range(1, len(answers) + 1):
+            self.reactor.advance(3599)
+            self.assertEqual(self.calls, ["store expires"] * (number - 1))
+            self.reactor.advance(1)
+            self.assertEqual(self.calls, ["store expires"] * number)
+
+    def test_every_hour_files_that_are_too_old_are_deleted_and_logged(self) -> None:
+        """Until the gateway stops; nothing is logged when there are none."""
+        gateway = self.gateway()
+        old = (Expired("a.part", 1024, 3e6), Expired("b.part", 2048, 4e6))
+        self.hours(gateway, succeed(()), succeed(old))
+        fields = [event["fields"] for event in self.log if event.get("event") == "part.expired"]
+        self.assertEqual(fields, [{"name": one.name, "size_bytes": one.size_bytes, "age_s": one.age_s} for one in old])
+        gateway.stopService()
+        self.reactor.advance(3600)
+        self.assertEqual(self.calls.count("store expires"), 2)
+
+    def test_expiry_goes_on_after_a_disk_that_failed_or_hung_and_after_a_bug(self) -> None:
+        """A disk is an event of the catalogue, a bug has its traceback."""
+        never: Deferred[tuple[Expired, ...]] = Deferred()
+        old = (Expired("a.part", 1024, 3e6),)
+        self.hours(self.gateway(), fail(StoreError("no room")), fail(RuntimeError("a bug")), never, succeed(old))
+        (failed,) = [event for event in self.log if event.get("event") == "store.failed"]
+        self.assertEqual(failed["fields"], {"reason": "no room"})
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.events()[-3:], ["store.failed", "gateway.bug", "part.expired"])
+
+    def test_expiry_goes_on_after_a_bug_that_is_raised_at_once(self) -> None:
+        """The round itself fails, and is begun again."""
+        gateway = self.gateway()
+        gateway.startService()
+        self.factory.sweeps = 2  # beyond the bug in it
+        self.reactor.advance(3600)
+        self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
+        self.worker.expiries.append(succeed(()))
+        self.reactor.advance(3600)
+        self.assertEqual(self.calls.count("store expires"), 2)
+
+
+def kernel_backlog(listening: socket.socket) -> int:
+    """How many connections the kernel queues: tcpi_sacked in Linux's struct tcp_info, where a socket listens."""
+    size = struct.calcsize("8B6I")
+    return int(struct.unpack("8B6I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size))[-1])
+
 
 class ListenerTests(SynchronousTestCase):
     """Ports, on the real reactor, which does not run."""
 
-    def listening(self, port: str) -> PortListener | EndpointListener:
-        one = listener(reactor, port, 1024, Factory())
+    def listening(self, port: str, backlog: int = 1024) -> PortListener | EndpointListener:
+        one = listener(reactor, port, backlog, Factory())
         one.privilegedStartService()
         one.startService()
         self.addCleanup(one.stopService)
@@ -229,6 +287,27 @@ class ListenerTests(SynchronousTestCase):
         size_bytes = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.assertLessEqual(size_bytes, 2 * RECEIVE_BUFFER_BYTES)
         bound.close()
+
+    def test_endpoints_have_the_backlog_and_the_receive_buffer_of_a_port_number(self) -> None:
+        """As the kernel has them; what an accepted connection may hold comes from the listening socket."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        write_certificate(Path(folder.name) / "own.pem")
+        with socket.socket() as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            asked_for = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        local = "interface=127.0.0.1"
+        for port, backlog in (
+            ("0", 77),
+            (f"tcp:0:{local}", 77),
+            ("tcp6:0:interface=\\:\\:1", 77),
+            (f"ssl:0:{local}:privateKey={folder.name}/own.pem", 77),
+            (f"tcp:0:{local}:backlog=33", 33),
+            ("tcp:0:127.0.0.1:20", 20),
+        ):
+            listening = self.listening(port, 77)._port.socket  # type: ignore[union-attr]
+            self.assertEqual(kernel_backlog(listening), backlog, port)
+            self.assertEqual(listening.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), asked_for, port)
 
     def test_port_0_is_any_free_port_and_the_address_says_which(self) -> None:
         """The address is there while it listens."""

@@ -132,13 +132,15 @@ def test_a_group_shares_its_syncs_and_its_commit(start: Start) -> None:
     assert disk.calls.count("commit to index.sqlite3") == 1
 
 
-@pytest.mark.parametrize("operation", ["fsync", "create", "move", "link", "write /"])
-def test_the_failure_of_one_file_is_its_own(start: Start, folder: Path, operation: str) -> None:
+@pytest.mark.parametrize(
+    ("operation", "number"), [("fsync", 2), ("create", 2), ("move", 2), ("link", 2), ("write /", 5)]
+)
+def test_the_failure_of_one_file_is_its_own(start: Start, folder: Path, operation: str, number: int) -> None:
     disk = FaultyDisk(errno=errno.EIO, only=operation)
     store = start(disk=disk)
-    uploads = [_received(store, b"dsm/%d.jpg" % number) for number in range(3)]
+    uploads = [_received(store, b"dsm/%d.jpg" % file) for file in range(3)]
     disk.calls.clear()
-    disk.fail_at = 2
+    disk.fail_at = number
     answers = store.finish([(upload, {}) for upload in uploads])
     assert [type(answer) for answer in answers] == [Stored, StoreError, Stored]
     assert "Input/output error" in str(answers[1])
@@ -562,3 +564,84 @@ def test_check_passes_over_what_a_running_gateway_moves_meanwhile(start: Start, 
 
 def test_a_row_of_check_is_a_plain_value() -> None:
     assert Checked("a", Kind.PART, State.OK, 1) == Checked("a", Kind.PART, State.OK, 1, 0)
+
+
+@pytest.mark.parametrize("operation", ["link", "commit"])
+def test_a_failed_finish_costs_the_last_packet_only(start: Start, folder: Path, operation: str) -> None:
+    disk = FaultyDisk(errno=errno.ENOSPC, only=operation)
+    store = start(disk=disk)
+    upload = _received(store)
+    disk.fail_at = len(disk.calls) + 1
+    assert isinstance(store.finish([(upload, {})])[0], StoreError)
+    upload = _received(store)
+    assert upload.offset_bytes == 3072
+    _stored(store, upload)
+
+
+def test_a_journal_that_cannot_be_told_of_a_whole_part_does_not_fail_the_finish(start: Start) -> None:
+    disk = FaultyDisk(errno=errno.EIO, only="write ")
+    store = start(disk=disk)
+    upload = _received(store)
+    disk.fail_at = len(disk.calls) + 1
+    _stored(store, upload)
+
+
+def test_a_commit_that_can_neither_be_made_nor_undone_is_not_believed(start: Start, folder: Path) -> None:
+    """COMMIT, ROLLBACK and the way back all fail: the next offer undoes it, and the index works again."""
+
+    class SickDisk(FaultyDisk):
+        sick = False
+
+        def run(self, operation, path, call, /, *arguments, **options):  # type: ignore[no-untyped-def]
+            if self.sick and (operation.startswith(("commit", "roll back")) or "media" in operation):
+                raise StoreError(f"{operation} {path}: Input/output error")
+            return super().run(operation, path, call, *arguments, **options)
+
+    disk = SickDisk()
+    store = start(disk=disk)
+    upload = _received(store)
+    disk.sick = True
+    assert isinstance(store.finish([(upload, {})])[0], StoreError)
+    disk.sick = False
+    assert not _stored(store, _received(store)).duplicate
+    assert not _stored(store, _received(store, b"other.jpg")).duplicate
+    assert len(_names(folder)) == 2 and len(list((folder / "media").rglob("*.jpg"))) == 2
+
+
+def test_nobody_waits_for_the_commit_of_another_to_ask(start: Start) -> None:
+    """What is asked meanwhile is what was committed."""
+    store = start()
+    index = store._index
+    stored = _stored(store, _received(store))
+    with index._writing:
+        index._writer().execute("BEGIN IMMEDIATE")
+        index._writer().execute("DELETE FROM stored")
+        assert index.has(stored.path)
+        index._writer().execute("ROLLBACK")
+
+
+def test_a_rebuild_leaves_a_finish_that_was_cut_off_to_be_completed(start: Start, folder: Path) -> None:
+    _killed_finish(start, folder, "link")
+    (folder / "index.sqlite3").unlink()
+    start()
+    assert len(recoveries[-1].rolled_forward) == 1 and recoveries[-1].unreadable == ()
+    assert len(_names(folder)) == 1
+
+
+@pytest.mark.parametrize("stage", ["stat .json", "list spool"])
+def test_check_raises_no_alarm_when_a_finish_ends_between_two_looks(start: Start, folder: Path, stage: str) -> None:
+    _killed_finish(start, folder, "link")
+    (record,) = (folder / "spool").glob("*.sidecar")
+
+    class EndingDisk(Disk):
+        """The gateway goes on right after this look."""
+
+        def run(self, operation, path, call, /, *arguments, **options):  # type: ignore[no-untyped-def]
+            result = super().run(operation, path, call, *arguments, **options)
+            if stage in (f"{operation} {path.suffix}", f"{operation} {path.name}") and record.exists():
+                (media,) = (folder / "media").rglob("*.jpg")
+                os.link(record, media.with_suffix(".json"))
+                record.unlink()
+            return result
+
+    assert {row.state for row in check(folder, EndingDisk()) if row.kind is Kind.MEDIA} == {State.OK}

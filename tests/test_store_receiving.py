@@ -306,7 +306,9 @@ def test_a_part_whose_fsync_failed_is_set_aside_and_begun_anew_on_a_new_inode(st
 def test_a_part_that_cannot_even_be_set_aside_is_still_not_resumed(start: Start) -> None:
     class SickDisk(FaultyDisk):
         def rename(self, source: Path, target: Path) -> None:
-            raise StoreError("move: Read-only file system")
+            if source.suffix == ".part":
+                raise StoreError("move: Read-only file system")
+            super().rename(source, target)
 
         def unlink(self, path: Path) -> None:
             if self.sick:
@@ -477,3 +479,60 @@ def test_a_killed_process_leaves_a_lock_that_does_not_hold(tmp_path: Path) -> No
     store = FileStore(tmp_path / "data")
     store.start(MAX_AGE_S)
     store.stop()
+
+
+def test_an_offer_whose_free_space_cannot_be_asked_for_leaves_nothing_open(start: Start) -> None:
+    store = start(disk=FaultyDisk(fail_at=1, errno=errno.EIO, only="ask for free space"))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(StoreError, match="ask for free space"):
+        store.open(OFFERED, PEER)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert not store._open and store._needed_bytes == 0
+    assert not _spool(store, "part").exists()
+
+
+def test_what_open_uploads_still_need_is_counted_through_writes_rewinds_and_ends(start: Start) -> None:
+    store = start()
+    first, second = store.open(OFFERED, PEER), store.open(Offered(IMEI, b"b", 5000, 0), PEER)
+    _send(first, 3072)
+    first.write(1024, [CONTENT[1024:2048]])
+    assert store._needed_bytes == len(CONTENT) - 2048 + 5000
+    second.abandon()
+    first.park()
+    assert store._needed_bytes == 0
+    store.open(OFFERED, PEER)
+    assert store._needed_bytes == len(CONTENT) - 2048
+
+
+def test_a_descriptor_is_closed_once_even_where_that_fails(start: Start) -> None:
+    """Another thread may have been given the same number meanwhile."""
+    disk = FaultyDisk(errno=errno.EIO, only="close")
+    store = start(disk=disk)
+    upload = store.open(OFFERED, PEER)
+    _send(upload, 2048)
+    upload.park()
+    _spool(store, "part").write_bytes(bytes(2048))
+    disk.only, disk.calls = f"close {_spool(store, 'part')}", []
+    disk.fail_at = 1
+    with pytest.raises(StoreError, match="close"):
+        store.open(OFFERED, PEER)
+    assert len(disk.calls) == 1
+
+
+def test_a_data_folder_may_be_reached_through_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for folder in (tmp_path / "link", tmp_path / "link" / "below"):
+        store = FileStore(folder)
+        store.start(MAX_AGE_S)
+        _assert_whole(store, store.open(OFFERED, PEER))
+        store.stop()
+
+
+@pytest.mark.parametrize("operation", ["move", "link"])
+def test_folders_in_which_no_file_can_land_are_refused_at_the_start(tmp_path: Path, operation: str) -> None:
+    store = FileStore(tmp_path / "data", disk=FaultyDisk(fail_at=1, errno=errno.EXDEV, only=operation))
+    with pytest.raises(StoreError, match=rf"{operation} .*: Invalid cross-device link \(both must be on one") as caught:
+        store.start(MAX_AGE_S)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "data").rglob(".probe"))

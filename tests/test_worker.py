@@ -415,6 +415,24 @@ class ErrorTests(HandRun):
         self.failureResultOf(opened, StoreError)
         self.opened(_offered())
 
+    def test_a_bug_in_a_lane_fails_its_jobs_is_logged_and_the_lane_lives_on(self) -> None:
+        """Neither what was held back nor the batch hangs, and other devices are served."""
+        upload = self.opened(_offered())
+        held = self.worker.append(upload, 0, PACKET)
+        self.step()
+        self.patch(self.worker.lanes[0]._lane, "_commit", lambda: 1 // 0)
+        finished = self.worker.finish(upload, {})
+        more = self.worker.open(_offered(1, imei="356307042441013"), PEER)
+        self.step()
+        self.successResultOf(held)
+        self.failureResultOf(finished, ZeroDivisionError)
+        self.successResultOf(more)
+        self.assertFalse(upload.is_open)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        del self.worker.lanes[0]._lane._commit
+        again = self.opened(_offered())
+        self.assertEqual(again.offset_bytes, 0)
+
     def test_an_upload_whose_open_was_cancelled_is_parked(self) -> None:
         """Nobody will ever call it, so the worker closes it itself."""
         opened = self.worker.open(_offered(), PEER)

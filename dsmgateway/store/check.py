@@ -1,22 +1,23 @@
 """Verify a data folder: every finished file against its sidecar, every part against its journal.
 
-Reads only, takes no lock, and may run beside a gateway: what vanishes in between was moved by it and is passed over.
+Reads only, takes no lock, and may run beside a gateway: what vanishes in between was moved by it and is passed over,
+and what looks wrong is looked at again, since a finish may have come to its end between two looks.
 Raises nothing for what it finds, only `StoreError` when it cannot read.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from dsmgateway.errors import StoreError
-from dsmgateway.store.files import Disk
+from dsmgateway.store.files import Disk, unless_gone
 from dsmgateway.store.journal import read_journal
-from dsmgateway.store.naming import SPOOL, is_final_path, sidecar_path
+from dsmgateway.store.naming import MEDIA, PROBE, SPOOL, is_final_path, sidecar_path
 from dsmgateway.store.part import proven_checkpoint, resume_offset
-from dsmgateway.store.recovery import read_record, sha256_of, tree
+from dsmgateway.store.recovery import read_record, sha256_of, tree, under_way
 
 
 class Kind(enum.Enum):
@@ -68,17 +69,22 @@ def check(folder: Path, disk: Disk | None = None) -> Iterator[Checked]:
     """Yield a row for every file in the tree and every part, as they are read."""
     reader = disk or Disk()
     for path in tree(folder, reader):
-        row = _media(folder, path, reader) if is_final_path(path) else _beside(folder, path, reader)
-        if row is not None:
-            yield row
+        if path != f"{MEDIA}/{PROBE}":
+            yield from _looked_at(partial(_media if is_final_path(path) else _beside, folder, path, reader))
     for name in reader.names(folder / SPOOL):
         if name.endswith(".part"):
-            row = _part(folder, f"{SPOOL}/{name}", reader)
-            if row is not None:
-                yield row
+            yield from _looked_at(partial(_part, folder, f"{SPOOL}/{name}", reader))
     for name in reader.names(folder / SPOOL / "aside"):
-        path = f"{SPOOL}/aside/{name}"
-        yield Checked(path, Kind.ASIDE, State.SET_ASIDE, reader.size(folder / path) or 0)
+        yield from _looked_at(partial(_aside, folder, f"{SPOOL}/aside/{name}", reader))
+
+
+def _looked_at(look: Callable[[], Checked | None]) -> Iterator[Checked]:
+    """Yield the row, if there still is one; a bad one must look bad twice, or it was only a finish under way."""
+    row = unless_gone(look)
+    if row is not None and not row.state.is_good:
+        row = unless_gone(look)
+    if row is not None:
+        yield row
 
 
 def _media(folder: Path, path: str, disk: Disk) -> Checked | None:
@@ -91,7 +97,7 @@ def _media(folder: Path, path: str, disk: Disk) -> Checked | None:
 def _media_state(folder: Path, path: str, size_bytes: int, disk: Disk) -> State:
     sidecar = folder / sidecar_path(path)
     if disk.size(sidecar) is None:
-        return State.UNFINISHED if path in _under_way(folder, disk) else State.MISSING_SIDECAR
+        return State.UNFINISHED if path in under_way(folder, disk) else State.MISSING_SIDECAR
     record = read_record(sidecar, disk)
     if record is None or record.path != path:
         return State.BAD_SIDECAR
@@ -114,26 +120,19 @@ def _beside(folder: Path, path: str, disk: Disk) -> Checked | None:
     return Checked(path, Kind.SIDECAR, State.MISSING_FILE, size_bytes) if missing else None
 
 
-def _under_way(folder: Path, disk: Disk) -> set[str]:
-    """Return the final paths that the records of unfinished finishes name."""
-    names = [name for name in disk.names(folder / SPOOL) if name.endswith(".sidecar")]
-    records = [read_record(folder / SPOOL / name, disk) for name in names]
-    return {record.path for record in records if record is not None}
-
-
 def _part(folder: Path, path: str, disk: Disk) -> Checked | None:
     part = folder / path
     size_bytes = disk.size(part)
     if size_bytes is None:
         return None
-    try:
-        offset_bytes = _offset(part, disk)
-    except StoreError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    offset_bytes = _offset(part, disk)
     state = State.RESUMABLE if offset_bytes else State.FROM_START
     return Checked(path, Kind.PART, state, size_bytes, offset_bytes)
+
+
+def _aside(folder: Path, path: str, disk: Disk) -> Checked | None:
+    size_bytes = disk.size(folder / path)
+    return None if size_bytes is None else Checked(path, Kind.ASIDE, State.SET_ASIDE, size_bytes)
 
 
 def _offset(part: Path, disk: Disk) -> int:

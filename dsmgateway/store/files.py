@@ -168,6 +168,16 @@ class Disk:
         return descriptor
 
 
+def unless_gone(call: Callable[[], _T]) -> _T | None:
+    """Return what a call returns, or None if what it is about is not there any more; raises `StoreError`."""
+    try:
+        return call()
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return os.stat(path, follow_symlinks=False)

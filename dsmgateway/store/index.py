@@ -1,7 +1,8 @@
 """The index of stored files: an SQLite database that only repeats what the tree says, so that it can be asked.
 
 WAL and synchronous=FULL, because with NORMAL a power cut takes recent commits; a batch is one transaction. One
-connection behind one lock serves all threads. It can be deleted at any time: it is rebuilt from the sidecars.
+connection writes and another one reads, each behind a lock of its own: what is read is committed, and nobody waits for
+the commit of another thread to ask. It can be deleted at any time: it is rebuilt from the sidecars.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ class Index:
     def __init__(self, path: Path, disk: Disk) -> None:
         self.path = path
         self._disk = disk
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        self._is_open = False
         self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
 
     def open(self) -> bool:
         """Open the database; False means that it has to be rebuilt. A corrupt one is kept as ``*.corrupt``."""
@@ -47,95 +51,129 @@ class Index:
                 return self._open_sound()
             self.close()
             self._move_away()
-        self._connect()
+        self._connect_both()
         return False
 
     def rebuild(self, records: Iterable[Record]) -> int:
         """Replace the whole content in one transaction and return how many records there are."""
-        with self._lock:
-            steps = [(statement, None) for statement in _SCHEMA]
-            self._transaction([*steps, (_INSERT, map(_values, records)), (f"PRAGMA user_version = {_VERSION}", None)])
-            return int(self._execute("SELECT count(*) FROM stored")[0][0])
+        steps = [(statement, None) for statement in _SCHEMA]
+        self._transaction([*steps, (_INSERT, map(_values, records)), (f"PRAGMA user_version = {_VERSION}", None)])
+        return int(self._read("SELECT count(*) FROM stored")[0][0])
 
     def add(self, records: Sequence[Record]) -> None:
         """Commit these records together; when this returns they are durable."""
-        with self._lock:
-            self._transaction([(_INSERT, map(_values, records))])
+        self._transaction([(_INSERT, map(_values, records))])
 
     def remove(self, path: str) -> None:
         """Forget the file at this path."""
-        with self._lock:
-            self._transaction([("DELETE FROM stored WHERE path = ?", [(path,)])])
+        self._transaction([("DELETE FROM stored WHERE path = ?", [(path,)])])
 
     def find(self, offered: Offered) -> list[Record]:
         """Return the stored files of this device that have this path and size, in order of their paths."""
-        with self._lock:
-            rows = self._execute(_SELECT, (offered.imei, offered.device_path, offered.size_bytes))
+        rows = self._read(_SELECT, (offered.imei, offered.device_path, offered.size_bytes))
         return [Record(*row) for row in rows]
 
     def has(self, path: str) -> bool:
         """Say whether the file at this path has been committed."""
-        with self._lock:
-            return bool(self._execute("SELECT 1 FROM stored WHERE path = ?", (path,)))
+        return bool(self._read("SELECT 1 FROM stored WHERE path = ?", (path,)))
 
     def close(self) -> None:
         """Close the database, if it is open."""
-        with self._lock:
-            if self._connection is not None:
-                connection, self._connection = self._connection, None
-                self._disk.run("close", self.path, connection.close)
+        with self._reading, self._writing:
+            self._is_open = False
+            reader, self._reader = self._reader, None
+            writer, self._connection = self._connection, None
+        try:
+            self._close(reader)
+        finally:
+            self._close(writer)
 
     def _open_sound(self) -> bool:
         """Open a database that exists; raises `sqlite3.DatabaseError` if it is corrupt."""
         try:
-            self._connect()
-            with self._lock:
-                if self._execute("PRAGMA quick_check(1)") != [("ok",)]:
-                    raise sqlite3.DatabaseError("quick_check")
-                return self._execute("PRAGMA user_version") == [(_VERSION,)]
+            self._connect_both()
+            if self._read("PRAGMA quick_check(1)") != [("ok",)]:
+                raise sqlite3.DatabaseError("quick_check")
+            return self._read("PRAGMA user_version") == [(_VERSION,)]
         except StoreError as error:
             if _is_corruption(error.__cause__):
                 raise sqlite3.DatabaseError(str(error)) from error
             raise
 
-    def _connect(self) -> None:
-        self._connection = self._disk.run(
+    def _connect_both(self) -> None:
+        with self._reading, self._writing:
+            self._connection = self._connect()
+            self._reader = self._connect()
+            self._is_open = True
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._disk.run(
             "open", self.path, sqlite3.connect, self.path, isolation_level=None, check_same_thread=False
         )
-        with self._lock:
-            self._execute("PRAGMA journal_mode = WAL")
-            self._execute("PRAGMA synchronous = FULL")
+        try:
+            self._execute(connection, "PRAGMA journal_mode = WAL")
+            self._execute(connection, "PRAGMA synchronous = FULL")
+        except StoreError:
+            with suppress(StoreError):
+                self._close(connection)
+            raise
+        return connection
+
+    def _close(self, connection: sqlite3.Connection | None) -> None:
+        if connection is not None:
+            self._disk.run("close", self.path, connection.close)
 
     def _move_away(self) -> None:
         self._disk.rename(self.path, self.path.with_name(self.path.name + ".corrupt"))
         for suffix in ("-wal", "-shm"):
             self._disk.unlink(self.path.with_name(self.path.name + suffix))
 
-    def _execute(self, statement: str, values: _Values = ()) -> list[tuple[Any, ...]]:
-        connection = self._required()
+    def _read(self, statement: str, values: _Values = ()) -> list[tuple[Any, ...]]:
+        with self._reading:
+            if self._reader is None:
+                raise self._not_open()
+            return self._execute(self._reader, statement, values)
+
+    def _execute(self, connection: sqlite3.Connection, statement: str, values: _Values = ()) -> list[tuple[Any, ...]]:
         return self._disk.run("query", self.path, lambda: connection.execute(statement, values).fetchall())
 
     def _transaction(self, statements: Sequence[tuple[str, Iterable[_Values] | None]]) -> None:
         """Run each statement, once or for every row, in one transaction."""
-        connection = self._required()
-        try:
-            self._disk.run("begin in", self.path, connection.execute, "BEGIN IMMEDIATE")
-            for statement, rows in statements:
-                if rows is None:
-                    self._disk.run("write to", self.path, connection.execute, statement)
-                else:
-                    self._disk.run("write to", self.path, connection.executemany, statement, rows)
-            self._disk.run("commit to", self.path, connection.execute, "COMMIT")
-        except StoreError:
-            if connection.in_transaction:
-                with suppress(StoreError):
-                    self._disk.run("roll back", self.path, connection.execute, "ROLLBACK")
-            raise
+        with self._writing:
+            connection = self._writer()
+            try:
+                self._disk.run("begin in", self.path, connection.execute, "BEGIN IMMEDIATE")
+                for statement, rows in statements:
+                    if rows is None:
+                        self._disk.run("write to", self.path, connection.execute, statement)
+                    else:
+                        self._disk.run("write to", self.path, connection.executemany, statement, rows)
+                self._disk.run("commit to", self.path, connection.execute, "COMMIT")
+            except StoreError:
+                self._roll_back(connection)
+                raise
 
-    def _required(self) -> sqlite3.Connection:
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        """Undo a transaction; where that fails, close the connection, which undoes it too."""
+        if not connection.in_transaction:
+            return
+        try:
+            self._disk.run("roll back", self.path, connection.execute, "ROLLBACK")
+        except StoreError:
+            self._connection = None
+            with suppress(StoreError):
+                self._close(connection)
+
+    def _writer(self) -> sqlite3.Connection:
+        """Return the connection that writes, anew if the last one had to be closed."""
+        if not self._is_open:
+            raise self._not_open()
         if self._connection is None:
-            raise StoreError(f"query {self.path}: the index is not open")
+            self._connection = self._connect()
         return self._connection
+
+    def _not_open(self) -> StoreError:
+        return StoreError(f"query {self.path}: the index is not open")
 
 
 def _values(record: Record) -> _Values:

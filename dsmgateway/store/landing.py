@@ -21,7 +21,7 @@ from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
 from dsmgateway.store.folders import Folders
 from dsmgateway.store.index import Index
-from dsmgateway.store.naming import MEDIA, sidecar_path
+from dsmgateway.store.naming import MEDIA, PROBE, sidecar_path
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.values import Record
 
@@ -46,6 +46,28 @@ class Ground:
         self.spool = spool
         self.index = index
         self.folders = Folders(folder / MEDIA, disk)
+
+    def probe(self) -> None:
+        """Try whether files can land at all: raises `StoreError` with the cause, before anything is received."""
+        source, target = self.spool.folder / PROBE, self.folder / MEDIA / PROBE
+        self._clear(source, target)
+        try:
+            descriptor = self.disk.create(source)
+            try:
+                self.disk.fsync(source, descriptor)
+            finally:
+                self.disk.close(source, descriptor)
+            try:
+                self.disk.rename(source, target)
+                self.disk.link(target, source)
+            except StoreError as error:
+                raise StoreError(f"{error} (both must be on one file system, one that has hard links)") from error
+            self.disk.sync_folder(target.parent)
+        except StoreError:
+            with suppress(StoreError):
+                self._clear(source, target)
+            raise
+        self._clear(source, target)
 
     def land(self, landings: Sequence[Landing]) -> None:
         """Finish a group whose parts are fsynced already; afterwards each has its ``failure`` or is durable."""
@@ -79,9 +101,17 @@ class Ground:
             self.disk.sync_folder(final.parent)
         self.disk.unlink(self.spool.sidecar(key))
 
+    def has_landed(self, record: Record) -> bool:
+        """Say whether the stored file is present and its sidecar beside it."""
+        return self.is_present(record) and self.disk.size(self.folder / sidecar_path(record.path)) is not None
+
     def is_present(self, record: Record) -> bool:
         """Say whether the stored file is still where the index says, with its size."""
         return self.disk.size(self.folder / record.path) == record.size_bytes
+
+    def _clear(self, *paths: Path) -> None:
+        for path in paths:
+            self.disk.unlink(path)
 
     def _write_sidecar(self, landing: Landing) -> None:
         path = self.spool.sidecar(landing.key)

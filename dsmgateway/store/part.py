@@ -36,10 +36,11 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where parts live: the disk, the spool, and whom to tell that an upload has ended."""
+    """Where parts live: the disk, the spool, and whom to tell that an upload grew by some bytes or has ended."""
 
     disk: Disk
     spool: Spool
+    grown: Callable[[int], None]
     ended: Callable[[Upload], None]
 
 
@@ -68,14 +69,20 @@ class PartUpload(Upload):
         with self._fatal():
             with self._set_aside_on_failure():
                 self._disk.fdatasync(self._path, self._descriptor)
-            self._append(
-                Checkpoint(self.position_bytes, self.digests.crc32, self.history.connections, self.history.twice_bytes)
-            )
+            self._append(durable=True)
             if not self._named_durably:
                 self._room.spool.sync()
                 self._named_durably = True
         self._mark = self.digests.copy()
         self.dirty_bytes = 0
+
+    def park(self) -> None:
+        """As told in `Upload`; a part that never held anything is not kept, or offers alone would fill the spool."""
+        if self.is_open and self.position_bytes == 0 and self.history.connections == 1 and not self.history.twice_bytes:
+            self.abandon(Ended(f"{self.offered} is parked"))
+            self._room.spool.discard(self._key)
+        else:
+            super().park()
 
     def begin_writing(self) -> None:
         """Let the system begin to write the part out while those of the same group are sealed."""
@@ -83,13 +90,19 @@ class PartUpload(Upload):
             self._disk.begin_writing(self._path, self._descriptor)
 
     def seal(self) -> None:
-        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used."""
+        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used.
+
+        The journal hears of it too, as well as it may: should the finish fail, only the last packet is sent again.
+        """
         self.require_whole()
         with self._fatal():
             if self._disk.length(self._path, self._descriptor) != self.offered.size_bytes:
                 raise StoreError(f"check {self._path}: someone else changed the size of this part")
             with self._set_aside_on_failure():
                 self._disk.fsync(self._path, self._descriptor)
+        if self.dirty_bytes:
+            with suppress(StoreError):
+                self._append(durable=False)
         self.abandon(Ended(f"{self.offered} is finished"))
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
@@ -100,6 +113,7 @@ class PartUpload(Upload):
         for piece in data:
             self.digests.update(piece)
         self.dirty_bytes += self.digests.length_bytes - offset_bytes
+        self._room.grown(self.digests.length_bytes - self.position_bytes)
 
     def _rewind(self, offset_bytes: int) -> None:
         """Count the checksums of the first ``offset_bytes`` again, from the last checkpoint on where that will do."""
@@ -112,13 +126,16 @@ class PartUpload(Upload):
         if self._mark.length_bytes > offset_bytes:
             self._mark = self.digests.copy()
 
-    def _append(self, checkpoint: Checkpoint) -> None:
-        path = self._room.spool.journal(self._key)
+    def _append(self, *, durable: bool) -> None:
+        """Write into the journal that every byte up to the position is durable."""
+        history, path = self.history, self._room.spool.journal(self._key)
+        checkpoint = Checkpoint(self.position_bytes, self.digests.crc32, history.connections, history.twice_bytes)
         descriptor = self._disk.open(path, os.O_RDWR)
         try:
             end_bytes = self._disk.length(path, descriptor)
             self._disk.write(path, descriptor, end_bytes, [encode_checkpoint(checkpoint)])
-            self._disk.fdatasync(path, descriptor)
+            if durable:
+                self._disk.fdatasync(path, descriptor)
         finally:
             self._disk.close(path, descriptor)
 
@@ -203,18 +220,18 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
     descriptor = room.disk.open(path, os.O_RDWR)
     try:
         proven = _proven(room, offered, journal, descriptor)
-        if proven is None:
-            room.disk.close(path, descriptor)
-            return None
-        end_bytes, digests = proven
-        history.twice_bytes -= digests.length_bytes
-        room.disk.truncate(path, descriptor, digests.length_bytes)
-        _cut_journal(room, offered, end_bytes)
+        if proven is not None:
+            end_bytes, digests = proven
+            history.twice_bytes -= digests.length_bytes
+            room.disk.truncate(path, descriptor, digests.length_bytes)
+            _cut_journal(room, offered, end_bytes)
+            return PartUpload(room, offered, descriptor, digests, history)
     except StoreError:
         with suppress(StoreError):
             room.disk.close(path, descriptor)
         raise
-    return PartUpload(room, offered, descriptor, digests, history)
+    room.disk.close(path, descriptor)
+    return None
 
 
 def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> tuple[int, Digests] | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
-from dsmgateway.store.files import Disk
+from dsmgateway.store.files import Disk, unless_gone
 from dsmgateway.store.landing import Ground
-from dsmgateway.store.naming import MEDIA, is_final_path, sidecar_path
+from dsmgateway.store.naming import MEDIA, SPOOL, is_final_path, sidecar_path
 from dsmgateway.store.sidecar import LIMIT_BYTES, parse_sidecar
 from dsmgateway.store.values import Expired, Offered, Record, Recovery
 
@@ -53,9 +54,10 @@ class Restart:
         )
 
     def _records(self) -> Iterator[Record]:
-        """Read every sidecar of the tree whose file is there with its size."""
+        """Read every sidecar of the tree whose file is there with its size; finishes under way come afterwards."""
+        left_out = under_way(self._ground.folder, self._disk)
         for path in tree(self._ground.folder, self._disk):
-            if not is_final_path(path):
+            if not is_final_path(path) or path in left_out:
                 continue
             try:
                 record = read_record(self._ground.folder / sidecar_path(path), self._disk)
@@ -134,28 +136,49 @@ class Restart:
         return self._ground.folder / record.path
 
     def _expire(self, folder: Path, now: float, part_max_age_s: float) -> tuple[int, int]:
-        """Delete what is older and journals without a part; return the number of parts kept and their bytes."""
+        """Delete what is too old and journals without a part; return the number of parts kept and their bytes."""
+        self._expired += expire(self._disk, folder, now, part_max_age_s)
         parts = part_bytes = 0
         for name in self._disk.names(folder):
             path = folder / name
-            status = self._disk.stat(path)
-            if name.endswith(".journal") and self._disk.size(path.with_suffix(".part")) is None:
+            if path.suffix == ".part":
+                parts, part_bytes = parts + 1, part_bytes + (self._disk.size(path) or 0)
+            elif path.suffix == ".journal" and self._disk.size(path.with_suffix(".part")) is None:
                 self._disk.unlink(path)
-            elif status is None or not path.suffix or path.suffix == ".journal":
-                continue
-            elif now - status.st_mtime > part_max_age_s:
-                self._expired.append(Expired(name, status.st_size, now - status.st_mtime))
-                self._disk.unlink(path.with_suffix(".journal"))
-                self._disk.unlink(path)
-            elif path.suffix == ".part":
-                parts, part_bytes = parts + 1, part_bytes + status.st_size
         return parts, part_bytes
+
+
+def expire(
+    disk: Disk, folder: Path, now: float, part_max_age_s: float, in_use: Container[str] = frozenset()
+) -> list[Expired]:
+    """Delete parts last written ``part_max_age_s`` before ``now``, but for the keys ``in_use``; return which.
+
+    A device that takes one up at this very moment fails at its finish, is not acknowledged, and comes again.
+    """
+    expired = []
+    for name in disk.names(folder):
+        path = folder / name
+        status = disk.stat(path)
+        if status is None or path.suffix in ("", ".journal", ".sidecar") or path.stem in in_use:
+            continue
+        if now - status.st_mtime > part_max_age_s:
+            expired.append(Expired(name, status.st_size, now - status.st_mtime))
+            disk.unlink(path.with_suffix(".journal"))
+            disk.unlink(path)
+    return expired
 
 
 def read_record(path: Path, disk: Disk) -> Record | None:
     """Return what the sidecar at ``path`` says, or None if it is missing or damaged; raises `StoreError`."""
-    text = disk.read(path, LIMIT_BYTES)
+    text = unless_gone(lambda: disk.read(path, LIMIT_BYTES))
     return None if text is None else parse_sidecar(text)
+
+
+def under_way(folder: Path, disk: Disk) -> set[str]:
+    """Return the final paths that the records of unfinished finishes name; raises `StoreError`."""
+    names = [name for name in disk.names(folder / SPOOL) if name.endswith(".sidecar")]
+    records = [read_record(folder / SPOOL / name, disk) for name in names]
+    return {record.path for record in records if record is not None}
 
 
 def sha256_of(path: Path, disk: Disk) -> str:
@@ -175,7 +198,8 @@ def tree(folder: Path, disk: Disk) -> Iterator[str]:
     waiting = [MEDIA]
     while waiting:
         path = waiting.pop()
-        for name in disk.names(folder / path):
+        names = disk.names(folder / path) if path == MEDIA else unless_gone(partial(disk.names, folder / path))
+        for name in names or ():
             status = disk.stat(folder / path / name)
             if status is None:
                 continue

@@ -6,6 +6,7 @@ take it away. Offers come in as `Offered`, bytes through an `Upload`. Knows no s
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +19,13 @@ from dsmgateway.store.comparison import Comparison
 from dsmgateway.store.files import Disk
 from dsmgateway.store.index import Index
 from dsmgateway.store.landing import Ground, Landing
-from dsmgateway.store.naming import MEDIA, SPOOL, final_path, iso_time, sidecar_path
+from dsmgateway.store.naming import LOCK, MEDIA, SPOOL, final_path, iso_time, sidecar_path
 from dsmgateway.store.part import PartUpload, Room, open_part
-from dsmgateway.store.recovery import Restart, read_record
+from dsmgateway.store.recovery import Restart, expire, read_record
 from dsmgateway.store.sidecar import encode_sidecar, path_fields
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, Upload
-from dsmgateway.store.values import Differs, Offered, Record, Recovery, Stored
+from dsmgateway.store.values import Differs, Expired, Offered, Record, Recovery, Stored
 
 Answer = Stored | Differs | StoreError
 _Finish = tuple[Upload, Mapping[str, object]]
@@ -45,21 +46,22 @@ class FileStore:
         disk: Disk | None = None,
         min_free_bytes: int = 0,
     ) -> None:
-        """Touch nothing yet.
+        """Touch nothing yet, but see through symbolic links in ``folder``.
 
         ``now`` gives seconds since 1970; ``disk`` makes the system calls; an offer is refused when what it and the
         open uploads still need would leave less than ``min_free_bytes`` free.
         """
-        self._folder = folder
+        self._folder = folder = Path(os.path.realpath(folder))
         self._now = now
         self._disk = disk or Disk()
         self._min_free_bytes = min_free_bytes
         self._spool = Spool(folder / SPOOL, self._disk)
         self._index = Index(folder / "index.sqlite3", self._disk)
         self._ground = Ground(folder, self._disk, self._spool, self._index)
-        self._room = Room(self._disk, self._spool, self._ended)
+        self._room = Room(self._disk, self._spool, self._grown, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
+        self._needed_bytes = 0
         self._locked: int | None = None
 
     def start(self, part_max_age_s: float) -> Recovery:
@@ -92,6 +94,7 @@ class FileStore:
             upload = open_part(self._room, offered, self._now())
             with self._lock:
                 self._open[offered.key] = upload
+                self._needed_bytes += offered.size_bytes - upload.position_bytes
             self._require_space(upload)
         upload.peer = peer
         return upload
@@ -109,6 +112,14 @@ class FileStore:
             answers.update(self._finish(group))
         return [answers[number] for number in range(len(uploads))]
 
+    def expire(self, part_max_age_s: float) -> tuple[Expired, ...]:
+        """Delete parts that nobody has written to for ``part_max_age_s`` seconds; raises `StoreError`."""
+        with self._lock:
+            in_use = frozenset(self._open)
+        now = self._now()
+        folders = (self._spool.folder, self._spool.aside)
+        return tuple(part for folder in folders for part in expire(self._disk, folder, now, part_max_age_s, in_use))
+
     def stop(self) -> None:
         """Park what is open and give the data folder back; a park that fails costs only progress."""
         with self._lock:
@@ -121,20 +132,26 @@ class FileStore:
         finally:
             if self._locked is not None:
                 descriptor, self._locked = self._locked, None
-                self._disk.close(self._folder / "lock", descriptor)
+                self._disk.close(self._folder / LOCK, descriptor)
 
     def _make_folders(self) -> None:
         for folder in (*reversed(self._folder.parents), self._folder):
             if self._disk.stat(folder) is None:
                 self._disk.make_folder(folder)
                 self._disk.sync_folder(folder.parent)
-        self._locked = self._disk.lock(self._folder / "lock")
+        self._locked = self._disk.lock(self._folder / LOCK)
         for folder in (self._folder / MEDIA, self._spool.folder, self._spool.aside):
             self._disk.make_folder(folder)
+        self._ground.probe()
         self._spool.sync()
+
+    def _grown(self, count_bytes: int) -> None:
+        with self._lock:
+            self._needed_bytes -= count_bytes
 
     def _ended(self, upload: Upload) -> None:
         with self._lock:
+            self._needed_bytes -= upload.offered.size_bytes - upload.position_bytes
             self._open.pop(upload.offered.key, None)
 
     def _take_over(self, key: str) -> None:
@@ -145,12 +162,15 @@ class FileStore:
                 old.park()
 
     def _settle(self, key: str) -> None:
-        """Deal with the record of an earlier finish: its file was committed, or the finish is undone now."""
+        """Deal with the record of an earlier finish: its file was committed, or the finish is undone now.
+
+        A commit that failed can still come true, so the file and its sidecar must be where the index says, too.
+        """
         sidecar = self._spool.sidecar(key)
         if self._disk.size(sidecar) is None:
             return
         record = read_record(sidecar, self._disk)
-        if record is None or self._index.has(record.path):
+        if record is None or (self._index.has(record.path) and self._ground.has_landed(record)):
             self._disk.unlink(sidecar)
         else:
             self._ground.take_back(key, record)
@@ -164,16 +184,19 @@ class FileStore:
         return None
 
     def _require_space(self, upload: Upload) -> None:
-        with self._lock:
-            needed_bytes = sum(other.offered.size_bytes - other.position_bytes for other in self._open.values())
-        free_bytes = self._disk.free_bytes(self._spool.folder)
-        if free_bytes - needed_bytes < self._min_free_bytes:
-            error = StoreError(
-                f"{upload.offered}: {free_bytes} bytes are free on {self._folder}, {needed_bytes} are needed"
-                f" and {self._min_free_bytes} shall remain"
-            )
-            upload.abandon(error)
-            raise error
+        """Give the upload up, which is counted among the open ones already, unless all of them fit."""
+        try:
+            free_bytes = self._disk.free_bytes(self._spool.folder)
+            needed_bytes = self._needed_bytes
+            if free_bytes - needed_bytes < self._min_free_bytes:
+                raise StoreError(
+                    f"{upload.offered}: {free_bytes} bytes are free on {self._folder}, {needed_bytes} are needed"
+                    f" and {self._min_free_bytes} shall remain"
+                )
+        except StoreError:
+            with suppress(StoreError):
+                upload.park()
+            raise
 
     def _finish(self, group: Sequence[tuple[int, _Finish]]) -> dict[int, Answer]:
         """Finish files no two of which have the same content."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 #: File data bytes in every DATA but the last: where a transfer can be taken up again.
 PACKET_BYTES = 1024
@@ -19,26 +19,24 @@ class Offered:
     """The identity of one file that a device offers.
 
     ``imei`` is 15 digits, ``device_path`` the path as the device says it (without its closing NUL; any bytes),
-    ``size_bytes`` and ``start_crc`` come from START; a ``start_crc`` of 0 means that the CRC is not known. Raises
-    `ValueError` for anything else, because the IMEI becomes the name of a folder.
+    ``size_bytes`` and ``start_crc`` come from START; a ``start_crc`` of 0 means that the CRC is not known. ``key`` is
+    32 hexadecimal digits for all four: the name of the part in the spool. Raises `ValueError` for anything
+    else, because the IMEI becomes the name of a folder.
     """
 
     imei: str
     device_path: bytes
     size_bytes: int
     start_crc: int
+    key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _IMEI.fullmatch(self.imei):
             raise ValueError(f"an IMEI has 15 digits, unlike {self.imei!r}")
         if self.size_bytes < 0 or not 0 <= self.start_crc <= 0xFFFF:
             raise ValueError(f"no such size or CRC: {self.size_bytes}, {self.start_crc}")
-
-    @property
-    def key(self) -> str:
-        """Return 32 hexadecimal digits that stand for all four fields: the name of the part in the spool."""
         text = b"%b %d %d %b" % (self.imei.encode(), self.size_bytes, self.start_crc, self.device_path)
-        return hashlib.sha256(text).hexdigest()[:32]
+        object.__setattr__(self, "key", hashlib.sha256(text).hexdigest()[:32])
 
     @property
     def last_packet_bytes(self) -> int:
