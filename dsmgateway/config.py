@@ -60,11 +60,11 @@ class Settings:
     init_timeout: float = _setting(10.0, TIME, "from connection to a whole INIT")
     answer_timeout: float = _setting(45.0, TIME, "for a path, a START, or the INIT after a file")
     metadata_timeout: float = _setting(15.0, TIME, "for metadata; after that the file is taken without it")
-    sync_timeout: float = _setting(10.0, TIME, "for the SYNC that answers a RESUME")
+    sync_timeout: float = _setting(15.0, TIME, "for the SYNC that answers a RESUME")
     data_timeout: float = _setting(20.0, TIME, "silence in the middle of a file before a RESUME asks again")
-    resume_tries: int = _setting(4, count(1000), "RESUMEs in a row without good file data before a session ends")
+    resume_tries: int = _setting(3, count(1000), "RESUMEs in a row without good file data before a session ends")
     store_timeout: float = _setting(120.0, TIME, "for the disk to make a file durable before the session ends")
-    stop_timeout: float = _setting(5.0, TIME, "for parking what is under way when the gateway stops")
+    stop_timeout: float = _setting(4.0, TIME, "for parking what is under way when the gateway stops")
     max_file_size: int = _setting(256 << 20, SIZE, "largest file that is taken")
     max_resyncs: int = _setting(
         100, count(1_000_000), "damaged spots of one file on one connection before the session ends"

@@ -11,9 +11,10 @@ from dsmgateway.states import State
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a command to the device."""
+    """Send a command to the device; with ``renews`` the state's time limit begins anew."""
 
     command: GatewayCommand
+    renews: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ _SHORT = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
 
 def one_line(text: str) -> str:
     """``text`` with everything escaped that could break a line or turn it around: controls, separators, overrides."""
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else _escaped(ord(sign)) for sign in text)
 
 

@@ -33,6 +33,7 @@ from dsmgateway.commands import (
     Init,
     RepeatInit,
     Start,
+    Status,
     Sync,
 )
 from dsmgateway.crc import crc16
@@ -167,7 +168,8 @@ class DeviceDecoder:
         if command_id == CommandId.INIT:
             return self._init()
         command = FROM_DEVICE.get(command_id)
-        if command is None or not self._imei or not command.lengths[0] <= length <= command.lengths[1]:
+        in_place = self._imei or command is Status
+        if command is None or not in_place or not command.lengths[0] <= length <= command.lengths[1]:
             return self._lost(_refusal(command_id, length, not self._imei), MAX_DATA_FRAME_BYTES)
         stop = HEADER_BYTES + length
         if len(buffer) < stop:

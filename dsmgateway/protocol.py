@@ -10,13 +10,15 @@ While the store is at work, or lags behind, the transport is paused and decoded 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import txaio
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from dsmgateway.addresses import shown_address
 from dsmgateway.effects import (
@@ -38,7 +40,7 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.framing import DeviceDecoder
 from dsmgateway.registry import Registry
 from dsmgateway.session import Session, SessionOptions
-from dsmgateway.states import State, expected_in
+from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, Stored, Upload
 from dsmgateway.trace import Trace
 
@@ -48,12 +50,19 @@ if TYPE_CHECKING:
 
 txaio.use_twisted()
 
-#: Bytes handed to the store and not yet written before the sender is paused: four reads of a socket.
+#: Cost of what is handed to the store and not yet written at which the sender is paused: four reads of a socket.
 UNWRITTEN_HIGH_BYTES = 256 * 1024
+#: Cost at which it goes on.
+UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
+#: What handing over a run costs besides its bytes: job, Deferred, callbacks; else one-byte frames would cost nothing.
+APPEND_COST_BYTES = 1024
+#: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
+BACKLOG_HIGH_BYTES = 64 * 1024 * 1024
 #: Seconds that a connection which has ended may take to send its last bytes.
 LINGER_S = 5.0
 
 
+@implementer(IHalfCloseableProtocol)
 class CameraProtocol(Protocol):
     """One connection of a device."""
 
@@ -72,6 +81,7 @@ class CameraProtocol(Protocol):
         self._unwritten_bytes = 0
         self._received_bytes = 0
         self._paused = False
+        self._half_closed = False
         self._reason = ""
         self._waiting_since = factory.clock.seconds()
         self._trace: Trace | None = None
@@ -98,14 +108,20 @@ class CameraProtocol(Protocol):
         except Exception:
             self._bug(Failure())
 
+    def readConnectionLost(self) -> None:
+        """The device sends no more, but may still listen: what is on its way to it is sent first."""
+        self._half_closed = True
+        self._end_if_half_closed()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing more can be sent; what comes is still taken until the device closes its side too."""
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep what was received and forget the connection."""
         self._reason = self._reason or reason.getErrorMessage()
         state = self.session.state
+        self.factory.forget(self)
         self._perform(self.session.lost())
-        self.factory.connections.discard(self)
-        if self.session.imei is not None:
-            self.factory.registry.release(self.session.imei, self)
         if self._trace is not None:
             self._trace.close()
         self._note(
@@ -124,7 +140,10 @@ class CameraProtocol(Protocol):
 
     def stop(self) -> None:
         """End: the gateway stops."""
-        self._perform(self.session.stop())
+        try:
+            self._perform(self.session.stop())
+        except Exception:
+            self._bug(Failure())
 
     def check_time(self, now: float) -> None:
         """Tell the session when its state has lasted too long; called once a second for every connection."""
@@ -135,7 +154,8 @@ class CameraProtocol(Protocol):
 
     def _check_time(self, now: float) -> None:
         state = self.session.state
-        lagging = self._paused and state is State.RECEIVING
+        self._regulate()
+        lagging = self._paused and self.session.reads
         limit_s = self.factory.limits_s[State.STORING if lagging else state]
         if now - self._waiting_since < limit_s:
             return
@@ -161,16 +181,27 @@ class CameraProtocol(Protocol):
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
+        self._end_if_half_closed()
+
+    def _end_if_half_closed(self) -> None:
+        """End once the store has answered and the device was told; from this device nothing more will come."""
+        if self._half_closed and self.session.reads:
+            self._reason = "the device closed its side"
+            self._perform(self.session.lost())
+            self.transport.loseConnection()
 
     def _regulate(self) -> None:
         """Pause the sender while the store is at work or lags behind, and let it go on after that."""
-        pause = not self.session.reads or self._unwritten_bytes > UNWRITTEN_HIGH_BYTES
+        bound = UNWRITTEN_LOW_BYTES if self._paused else UNWRITTEN_HIGH_BYTES
+        backlog = self._unwritten_bytes > 0 and self.factory.worker.backlog_bytes > BACKLOG_HIGH_BYTES
+        pause = not self.session.reads or self._unwritten_bytes > bound or backlog
         if pause is self._paused or self.session.state is State.ENDED:
             return
         self._paused = pause
         if pause:
             self.transport.pauseProducing()
         else:
+            self._waiting_since = self.factory.clock.seconds()  # it could not be heard until now
             self.transport.resumeProducing()
 
     def _perform(self, effects: Effects) -> None:
@@ -181,8 +212,8 @@ class CameraProtocol(Protocol):
         match effect:
             case Append(offset_bytes, data):
                 self._append(offset_bytes, data)
-            case Send(command):
-                self._send(command.encode())
+            case Send(command, renews):
+                self._send(command.encode(), renews)
             case DropUntilSync():
                 self._decoder.drop_until_sync()
             case ExpectData(remaining_bytes):
@@ -201,8 +232,9 @@ class CameraProtocol(Protocol):
             case End(reason, abort):
                 self._end(reason, abort)
 
-    def _send(self, data: bytes) -> None:
-        self._waiting_since = self.factory.clock.seconds()
+    def _send(self, data: bytes, renews: bool) -> None:
+        if renews:
+            self._waiting_since = self.factory.clock.seconds()
         if self._trace is not None:
             self._trace.write("gateway", data)
         self.transport.write(data)
@@ -222,7 +254,7 @@ class CameraProtocol(Protocol):
 
     def _note(self, event: Event, state: State, **fields: object) -> None:
         if event.level == "warn":
-            fields["expected"] = expected_in(state)
+            fields["expected"] = EXPECTED[state]
         log_event(self.log, event, imei=self.session.imei, peer=self.peer, state=state.value, **fields)
 
     def _trace_failed(self, reason: str) -> None:
@@ -241,12 +273,13 @@ class CameraProtocol(Protocol):
 
     def _append(self, offset_bytes: int, data: bytes) -> None:
         self._waiting_since = self.factory.clock.seconds()
-        self._unwritten_bytes += len(data)
+        cost_bytes = len(data) + APPEND_COST_BYTES
+        self._unwritten_bytes += cost_bytes
         assert self._upload is not None
-        self._watch(self.factory.worker.append(self._upload, offset_bytes, data), self._appended, len(data))
+        self._watch(self.factory.worker.append(self._upload, offset_bytes, data), self._appended, cost_bytes)
 
-    def _appended(self, _: None, length_bytes: int) -> None:
-        self._unwritten_bytes -= length_bytes
+    def _appended(self, _: None, cost_bytes: int) -> None:
+        self._unwritten_bytes -= cost_bytes
 
     def _finish(self, about: dict[str, object]) -> None:
         upload, self._upload = self._upload, None
@@ -319,11 +352,26 @@ class CameraFactory(Factory):
         for connection in list(self.connections):
             connection.check_time(now)
 
+    def forget(self, connection: CameraProtocol) -> None:
+        """Drop a connection that is gone."""
+        self.connections.discard(connection)
+        if connection.session.imei is not None:
+            self.registry.release(connection.session.imei, connection)
+
     def stop(self) -> Deferred[Any]:
-        """End every session; fires when the store has parked or finished all that was under way."""
+        """End every session; fires when the store has parked or finished all that was under way.
+
+        A device whose file is being stored is still told so: it would send all of it again.
+        """
+        self._end_sessions(lambda state: state is not State.STORING)
+        stored = DeferredList(list(self.under_way))
+        stored.addCallback(lambda _: self._end_sessions(lambda state: True))
+        return stored.addCallback(lambda _: DeferredList(list(self.under_way)))
+
+    def _end_sessions(self, concerns: Callable[[State], bool]) -> None:
         for connection in list(self.connections):
-            connection.stop()
-        return DeferredList(list(self.under_way))
+            if concerns(connection.session.state):
+                connection.stop()
 
 
 def _limits(settings: Settings) -> dict[State, float]:

@@ -50,6 +50,8 @@ from dsmgateway.transfer import SyncVerdict, Transfer
 
 #: From this protocol id on METADATA is JSON; its bytes are kept as they are.
 JSON_METADATA_PROTOCOL = 6
+#: INITs on one connection with no file data between them: a device that begins again and again gets nowhere.
+MAX_FRUITLESS_INITS = 10
 #: States in which a file is open in the store, so that its end must be parked.
 _WITH_PART = frozenset({State.AWAIT_SYNC, State.RECEIVING})
 
@@ -62,7 +64,7 @@ class SessionOptions:
     repeat: bool = True
     max_file_size: int = 256 * 1024 * 1024
     #: RESUMEs in a row that bring no data before the session ends.
-    resume_tries: int = 4
+    resume_tries: int = 3
     #: RESUMEs beyond the first, and steps found again, per file and connection.
     max_resyncs: int = 100
 
@@ -71,6 +73,7 @@ class Session:
     """A conversation from the connection's first byte to its end."""
 
     __slots__ = (
+        "_fruitless_inits",
         "_metadata",
         "_noted_late",
         "_options",
@@ -87,7 +90,8 @@ class Session:
         self._path = b""
         self._protocol_id = 0
         self._metadata: Metadata | None = None
-        self._noted_late = False
+        self._noted_late: frozenset[type] = frozenset()
+        self._fruitless_inits = 0
         self.state = State.AWAIT_INIT
         self.imei: str | None = None
         self.transfer: Transfer | None = None
@@ -132,28 +136,32 @@ class Session:
 
     def _after_whole(self, event: DeviceEvent) -> Effects:
         """A file that is whole stays whole, whatever the device sends after its last byte."""
+        if type(event) in self._noted_late:
+            return []
+        self._noted_late |= {type(event)}
         if isinstance(event, Status):
             return [self._status_note(event)]
-        if self._noted_late:
-            return []
-        self._noted_late = True
         return [self._note(Event.DATA_BEYOND, command=spelt(type(event)))]
 
     def _init(self, init: Init) -> Effects:
         if self.imei not in (None, init.imei_digits):
             raise UnexpectedCommand(f"INIT of device {init.imei_digits} on a connection of device {self.imei}")
+        self._fruitless_inits += 1
+        if self._fruitless_inits > MAX_FRUITLESS_INITS:
+            return self._give_up(f"{MAX_FRUITLESS_INITS} INITs brought no file data")
         effects: Effects = []
         parked = self._let_go()
         if self.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
             effects += [self._note(Event.DEVICE_BEGAN_AGAIN), *parked]
+        event = Event.CONNECTED if self.imei is None else Event.OFFERS
         if self.imei is None:
             self.imei = init.imei_digits
             effects.append(Claim(self.imei))
-        self._path, self._protocol_id, self._metadata, self._noted_late = b"", init.protocol_id, None, False
+        self._path, self._protocol_id, self._metadata, self._noted_late = b"", init.protocol_id, None, frozenset()
         offers = init.offers
         names = [offer.name for offer in offers]
         unknown = f"{init.unknown_settings:08x}" if init.unknown_settings else None
-        connected = self._note(Event.CONNECTED, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown)
+        connected = self._note(event, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown)
         effects.append(connected)
         if Offer.FILE in offers:
             self.state = State.AWAIT_PATH
@@ -165,6 +173,8 @@ class Session:
         return [*effects, *self._close("nothing to send")]
 
     def _took_path(self, path: Path) -> Effects:
+        if self.state is not State.AWAIT_PATH:
+            return self._same_path(path)
         self._path = path.path
         if not self._device_path:
             return [self._note(Event.NO_FILE), *self._close("empty path")]
@@ -172,6 +182,12 @@ class Session:
             self.state = State.AWAIT_METADATA
             return [Send(MetadataRequest())]
         return self._request_file()
+
+    def _same_path(self, path: Path) -> Effects:
+        """Ignore a PATH that comes twice, as it does when INIT came twice."""
+        if path.path != self._path:
+            raise UnexpectedCommand(f"PATH of another file in state {self.state.value}")
+        return []
 
     def _took_metadata(self, response: MetadataResponse) -> Effects:
         binary = self._protocol_id < JSON_METADATA_PROTOCOL
@@ -183,8 +199,7 @@ class Session:
     def _took_start(self, start: Start) -> Effects:
         transfer = self.transfer
         if transfer and (transfer.size_bytes, transfer.start_crc) == (start.size, start.crc):
-            transfer.unanswered = max(0, transfer.unanswered - 1)  # it did not see the last RESUME
-            return self._resume()
+            return self._answer_start_again(transfer)
         effects = self._let_go()
         refusal = self._refusal(start.size)
         if refusal:
@@ -194,6 +209,12 @@ class Session:
             return [*effects, *self._give_up("START describes another file again and again")]
         self.transfer = Transfer(self._device_path, start.size, start.crc, resyncs=resyncs)
         return [*effects, *self._open(compare=True)]
+
+    def _answer_start_again(self, transfer: Transfer) -> Effects:
+        """Every START is answered; one that crossed our RESUME is no failed attempt, but buys no time either."""
+        if self.state is State.AWAIT_SYNC:
+            return [Send(Resume(transfer.resume_bytes), renews=False)]
+        return self._resume()
 
     def _took_sync(self, sync: Sync) -> Effects:
         transfer = self._current
@@ -216,6 +237,7 @@ class Session:
             return self._ask_again("data does not fit the size that START told, or the offset")
         offset_bytes = transfer.held_bytes
         transfer.take(len(run.data))
+        self._fruitless_inits = 0
         effects: Effects = [Append(offset_bytes, run.data)]
         if transfer.whole:
             self.state = State.STORING
@@ -309,7 +331,8 @@ class Session:
     def broke_protocol(self, reason: str) -> Effects:
         """The device sent what is no command, or none that is legal here."""
         note = self._note(Event.PEER_ERROR, reason=reason)
-        return [note, *self._end(reason, abort=True)]
+        told = self.state in (State.AWAIT_NEXT_INIT, State.FAREWELL)  # an abort would take back what is on its way
+        return [note, *self._end(reason, abort=not told)]
 
     def taken_over(self) -> Effects:
         """The device has opened a newer connection."""

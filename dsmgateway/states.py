@@ -31,9 +31,24 @@ class State(enum.Enum):
 
 
 S = State
+#: What each state waits for, in the protocol's words; some of what else is legal is only put up with.
+EXPECTED: dict[State, str] = {
+    S.AWAIT_INIT: "INIT",
+    S.AWAIT_PATH: "PATH",
+    S.AWAIT_METADATA: "METADATA",
+    S.AWAIT_START: "START",
+    S.OPENING: "the store",
+    S.AWAIT_SYNC: "SYNC",
+    S.RECEIVING: "DATA",
+    S.STORING: "the store",
+    S.AWAIT_NEXT_INIT: "INIT",
+    S.FAREWELL: "the end of the connection",
+    S.ENDED: "the end of the connection",
+}
+
 #: What a device may send in each state, and the states it can lead to. Anything else is an `UnexpectedCommand`.
 LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
-    S.AWAIT_INIT: {Init: (S.AWAIT_PATH, S.ENDED)},
+    S.AWAIT_INIT: {Init: (S.AWAIT_PATH, S.ENDED), Status: (S.ENDED,)},
     S.AWAIT_PATH: {
         Init: (S.AWAIT_PATH, S.ENDED),
         Path: (S.AWAIT_METADATA, S.AWAIT_START, S.ENDED),
@@ -41,11 +56,13 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     },
     S.AWAIT_METADATA: {
         Init: (S.AWAIT_PATH, S.ENDED),
+        Path: (S.AWAIT_METADATA,),
         MetadataResponse: (S.AWAIT_START,),
         Status: (S.ENDED,),
     },
     S.AWAIT_START: {
         Init: (S.AWAIT_PATH, S.ENDED),
+        Path: (S.AWAIT_START,),
         MetadataResponse: (S.AWAIT_START,),
         Start: (S.OPENING, S.ENDED),
         Status: (S.ENDED,),
@@ -70,6 +87,7 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     S.STORING: {},
     S.AWAIT_NEXT_INIT: {
         Init: (S.AWAIT_PATH, S.ENDED),
+        Path: (S.AWAIT_NEXT_INIT,),
         Status: (S.AWAIT_NEXT_INIT,),
         MetadataResponse: (S.AWAIT_NEXT_INIT,),
         Start: (S.AWAIT_NEXT_INIT,),
@@ -80,6 +98,7 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     },
     S.FAREWELL: {
         Init: (S.FAREWELL,),
+        Path: (S.FAREWELL,),
         Status: (S.FAREWELL,),
         MetadataResponse: (S.FAREWELL,),
         Start: (S.FAREWELL,),
@@ -90,11 +109,6 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     },
     S.ENDED: {},
 }
-
-
-def expected_in(state: State) -> str:
-    """What a device may send in this state, in the protocol's words."""
-    return ", ".join(spelt(kind) for kind in LEGAL[state]) or "the store"
 
 
 def spelt(kind: type) -> str:

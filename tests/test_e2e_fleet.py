@@ -94,7 +94,7 @@ def connections_of(rows: list[Row]) -> dict[tuple[str, str], Connection]:
             continue
         connection = found[row["imei"], row["peer"]]
         match row["event"]:
-            case "device.connected":
+            case "device.connected" | "device.offers":
                 connection.inits += 1
             case "file.opened":
                 connection.stretches.append((row["device_path"], row["offset"], row["offset"]))

@@ -21,7 +21,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway import commands as c
 from dsmgateway.config import Settings
-from dsmgateway.protocol import LINGER_S, UNWRITTEN_HIGH_BYTES, CameraFactory, CameraProtocol
+from dsmgateway.protocol import (
+    APPEND_COST_BYTES,
+    BACKLOG_HIGH_BYTES,
+    LINGER_S,
+    UNWRITTEN_HIGH_BYTES,
+    CameraFactory,
+    CameraProtocol,
+)
 from dsmgateway.session import Session
 from dsmgateway.states import State
 from dsmgateway.store import Disk
@@ -68,6 +75,9 @@ class BuggySession(Session):
         raise ZeroDivisionError("a bug")
 
     def timed_out(self) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    def stop(self) -> Any:
         raise ZeroDivisionError("a bug")
 
 
@@ -299,14 +309,14 @@ class Time(Base):
         self.wait(20)
         self.assertEqual(link.answers(), c.Resume(2048).encode())
         self.wait(30)
-        self.assertEqual(link.answers(), c.Resume(2048).encode() * 3)
+        self.assertEqual(link.answers(), c.Resume(2048).encode() * 2)
         self.assertFalse(link.transport.disconnecting)
-        self.wait(10)
+        self.wait(15)
         self.assertTrue(link.transport.disconnecting)
         self.assertEqual(link.answers(), b"")
         self.assertEqual(self.logged("file.parked")[0]["held"], 2048)
         states = [line["state"] for line in self.logged("data.silent")]
-        self.assertEqual(states, ["receiving"] + ["await_sync"] * 4)
+        self.assertEqual(states, ["receiving"] + ["await_sync"] * 3)
 
     def test_init_inside_a_cut_frame_is_seen_when_the_time_is_up(self) -> None:
         """A frame that was cut, and an INIT after it: once no more data comes, the device is answered at once."""
@@ -365,7 +375,7 @@ class SlowDisk(Base):
         file = build.content(2 * UNWRITTEN_HIGH_BYTES)
         link = self.begun(file)
         frames = build.data_frames(file)
-        held = UNWRITTEN_HIGH_BYTES // c.PACKET_BYTES
+        held = UNWRITTEN_HIGH_BYTES // (c.PACKET_BYTES + APPEND_COST_BYTES)
         link.send(*frames[:held])
         self.assertEqual(link.transport.producerState, "producing")
         link.send(frames[held])
@@ -375,6 +385,64 @@ class SlowDisk(Base):
         link.send(*frames[held + 1 :])
         self.worker.run()
         self.assertEqual(link.answers(), c.RepeatInit().encode())
+
+    def test_all_senders_together_are_bounded(self) -> None:
+        """When the disk hangs for everybody, a sender is paused before its own share is used up."""
+        link = self.begun()
+        link.send(build.data_frames(FILE)[0])
+        self.worker.backlog_bytes = BACKLOG_HIGH_BYTES + 1
+        link.send(build.data_frames(FILE)[1])
+        self.assertEqual(link.transport.producerState, "paused")
+        self.worker.backlog_bytes = 0
+        self.wait(1)
+        self.assertEqual(link.transport.producerState, "producing")
+
+    def test_our_slow_disk_is_not_blamed_on_the_device(self) -> None:
+        """While we do not read, no silence is held against the device, in whichever state; nor right after."""
+        file = build.content(2 * UNWRITTEN_HIGH_BYTES)
+        frames = build.data_frames(file)
+        link = self.begun(file)
+        link.send(b"".join([*frames[:300], b"\0" + frames[300][1:100] + b"\xff" + frames[300][101:], frames[301]]))
+        self.assertIs(link.state, State.AWAIT_SYNC)
+        self.assertEqual(link.transport.producerState, "paused")
+        link.answers()
+        self.wait(60)
+        self.assertEqual((link.answers(), self.logged("data.silent")), (b"", []))
+        self.worker.run()
+        self.assertEqual(link.transport.producerState, "producing")
+        self.wait(14)
+        self.assertEqual(self.logged("data.silent"), [])
+
+    def test_half_close_behind_the_last_byte(self) -> None:
+        """A device that has closed its side is still told that its file is stored, then the connection ends."""
+        link = self.begun()
+        link.send(*build.data_frames(FILE))
+        link.protocol.readConnectionLost()
+        self.assertFalse(link.transport.disconnecting)
+        self.worker.run()
+        self.assertEqual(link.answers(), c.RepeatInit().encode())
+        self.assertTrue(link.transport.disconnecting)
+        self.assertFalse(link.transport.disconnected)
+
+    def test_half_close_in_mid_file(self) -> None:
+        """From a device that has closed its side nothing more will come: the file is parked."""
+        link = self.begun()
+        link.send(*build.data_frames(FILE)[:2])
+        link.protocol.writeConnectionLost()
+        link.protocol.readConnectionLost()
+        self.worker.run()
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(self.logged("file.parked")[0]["held"], 2048)
+
+    def test_stop_lets_a_file_that_is_being_stored_be_acknowledged(self) -> None:
+        """A device whose last byte has come hears of it before the gateway stops; it would send all of it again."""
+        link = self.begun()
+        link.send(*build.data_frames(FILE))
+        stopped = self.factory.stop()
+        self.worker.run()
+        self.successResultOf(stopped)
+        self.assertEqual(link.answers(), c.RepeatInit().encode())
+        self.assertTrue(link.transport.disconnecting)
 
     def test_a_disk_that_lags_behind_for_too_long_ends_the_session(self) -> None:
         """A sender that stays paused is ended without a word, not asked for data that it could not deliver."""
@@ -518,6 +586,14 @@ class Bugs(Base):
         self.wait(10)
         self.assertEqual([link.transport.disconnecting for link in links], [True, True])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_bug_at_the_stop(self) -> None:
+        """One connection that cannot be ended does not keep the others from being parked."""
+        links = [self.receiving(), Link(self.factory), Link(self.factory)]
+        links[1].protocol.session.__class__ = BuggySession
+        self.successResultOf(self.factory.stop())
+        self.assertEqual([link.transport.disconnecting for link in links], [True, True, True])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
 
 class Tracing(Base):

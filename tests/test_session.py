@@ -28,7 +28,7 @@ from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import OF_CONNECTION, Event, log_event
 from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
 from dsmgateway.metadata import Metadata
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.session import MAX_FRUITLESS_INITS, Session, SessionOptions
 from dsmgateway.states import State
 
 S = State
@@ -167,10 +167,44 @@ def test_json_metadata_is_kept_as_it_is() -> None:
 
 
 def test_a_repeated_start_is_no_unanswered_resume() -> None:
-    """However often the device repeats START, each is answered; only max_resyncs bounds it."""
-    session = session_in(S.AWAIT_SYNC)
-    for _ in range(10):
-        assert acts(session.receive(c.Start(SIZE, 0))) == resume(0)
+    """However often the device repeats START, each is answered, and uses up no attempt; time bounds it."""
+    session = session_in(S.AWAIT_SYNC, SessionOptions(max_resyncs=0, resume_tries=1))
+    for _ in range(200):
+        assert session.receive(c.Start(SIZE, 0)) == [fx.Send(c.Resume(0), renews=False)]
+
+
+def test_init_twice_has_path_twice() -> None:
+    """The second PATH is the same and ignored; another one is refused."""
+    for state in (S.AWAIT_METADATA, S.AWAIT_START):
+        session = session_in(state)
+        assert session.receive(c.Path(PATH)) == []
+        with pytest.raises(UnexpectedCommand, match="PATH of another file in state " + state.value):
+            session.receive(c.Path(b"dsm/other.jpg\0"))
+        assert session.state is state
+
+
+def test_a_device_that_begins_again_and_again_is_left() -> None:
+    """INITs with no file data between them come to an end; file data makes good for them."""
+    session = session_in(S.RECEIVING)
+    session.receive(DataRun(bytes(1024), 1))
+    for _ in range(MAX_FRUITLESS_INITS):
+        assert acts(session.receive(init()))[-1] == fx.Send(c.PathRequest())
+    effects = session.receive(init())
+    assert list(notes(effects)) == [Event.SESSION_GIVEN_UP]
+    assert isinstance(effects[-1], fx.End) and session.state is S.ENDED
+
+
+def test_status_before_init() -> None:
+    """A device that gives up before it said who it is is named by its code too."""
+    effects = session_in(S.AWAIT_INIT).receive(c.Status(2))
+    assert notes(effects) == {Event.DEVICE_STATUS: {"code": 2, "meaning": "cannot close GPRS"}}
+    assert acts(effects) == [fx.End("STATUS 2")]
+
+
+def test_an_acknowledgement_on_its_way_is_not_taken_back() -> None:
+    """After a whole file even broken bytes end the connection gently, so that REPEAT_INIT still arrives."""
+    for state in (S.AWAIT_NEXT_INIT, S.FAREWELL):
+        assert acts(session_in(state).broke_protocol("?")) == [fx.End("?", abort=False)]
 
 
 def test_start_with_another_file_again_and_again() -> None:
@@ -251,7 +285,7 @@ def test_init_before_the_file(state: State) -> None:
     session = session_in(state)
     effects = session.receive(init())
     assert acts(effects) == [fx.Send(c.PathRequest())]
-    assert list(notes(effects)) == [Event.DEVICE_BEGAN_AGAIN, Event.CONNECTED]
+    assert list(notes(effects)) == [Event.DEVICE_BEGAN_AGAIN, Event.OFFERS]
 
 
 @pytest.mark.parametrize("state", [S.AWAIT_SYNC, S.RECEIVING])
@@ -260,7 +294,7 @@ def test_init_in_mid_file(state: State) -> None:
     session = session_in(state)
     effects = session.receive(init())
     assert acts(effects) == [fx.Park(), fx.Send(c.PathRequest())]
-    assert list(notes(effects)) == [Event.DEVICE_BEGAN_AGAIN, Event.FILE_PARKED, Event.CONNECTED]
+    assert list(notes(effects)) == [Event.DEVICE_BEGAN_AGAIN, Event.FILE_PARKED, Event.OFFERS]
     assert session.transfer is None
     session.receive(c.Path(PATH))
     session.receive(c.MetadataResponse(METADATA))
@@ -286,9 +320,9 @@ def test_init_of_another_device() -> None:
 
 
 def test_start_repeated() -> None:
-    """Every START is answered with RESUME."""
+    """Every START is answered with RESUME; one that crossed ours does not prolong the wait."""
     session = session_in(S.AWAIT_SYNC, held_bytes=1024)
-    assert session.receive(c.Start(SIZE, 0)) == resume(1024)
+    assert session.receive(c.Start(SIZE, 0)) == [fx.Send(c.Resume(1024), renews=False)]
     assert session.state is S.AWAIT_SYNC
 
 
