@@ -7,6 +7,7 @@ daemon. A port that cannot be had is a `ConfigError`, never a gateway that runs 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 import txaio
@@ -29,7 +30,7 @@ log = txaio.make_logger()
 #: 2.8 MiB); set on the listener, as what it accepts inherits it. Enough for 60 s of the fastest camera.
 RECEIVE_BUFFER_BYTES = 256 << 10
 #: Endpoints that may listen before the process becomes a daemon. Not ``unix``: its lock names the process that made it.
-_LISTEN_EARLY = frozenset({"tcp", "tcp4", "tcp6", "ssl"})
+_LISTEN_EARLY = frozenset({"tcp", "tcp6", "ssl"})
 
 
 class PortListener(service.Service):
@@ -87,11 +88,14 @@ class PortListener(service.Service):
 class EndpointListener(service.Service):
     """Listens on what an endpoint string describes: ``unix:``, ``systemd:``, ``ssl:``, ``tcp6:`` and so on."""
 
-    def __init__(self, reactor: Any, description: str, factory: IProtocolFactory) -> None:
-        """Raises ConfigError when the description is no endpoint, or names a file that cannot be read."""
+    def __init__(self, reactor: Any, description: str, endpoint: str, factory: IProtocolFactory) -> None:
+        """``description`` is what the operator wrote, ``endpoint`` the same with what we add.
+
+        Raises ConfigError when it is no endpoint, or names a file that cannot be read.
+        """
         self._description, self._factory = description, factory
         try:
-            self._endpoint = endpoints.serverFromString(reactor, description)
+            self._endpoint = endpoints.serverFromString(reactor, endpoint)
         except OSError as error:
             raise ConfigError(f"endpoint {description!r}: {error.strerror}: {error.filename}") from None
         except (ValueError, TypeError, LookupError, AttributeError, TLSError) as error:
@@ -107,7 +111,7 @@ class EndpointListener(service.Service):
 
     def bind(self) -> None:
         """Listen already, where that is safe; connections are taken when the reactor runs."""
-        if self._description.partition(":")[0].lower() in _LISTEN_EARLY:
+        if self._description.partition(":")[0] in _LISTEN_EARLY:
             self.privilegedStartService()
 
     def privilegedStartService(self) -> None:
@@ -121,6 +125,9 @@ class EndpointListener(service.Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
+        listening = getattr(port, "socket", None)
+        if listening is not None and listening.family != socket.AF_UNIX:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         log_event(log, Event.PORT_LISTENING, endpoint=self._description, address=shown_address(self.address))
 
     def _failed(self, failure: Failure) -> None:
@@ -144,4 +151,7 @@ def listener(reactor: Any, port: str, backlog: int, factory: IProtocolFactory) -
     """The service that listens on ``port`` as `Settings` has it: a number, or an endpoint string."""
     if port.isdecimal():
         return PortListener(reactor, int(port), backlog, factory)
-    return EndpointListener(reactor, port, factory)
+    if port.partition(":")[0] in _LISTEN_EARLY and ":backlog=" not in port:
+        with suppress(ConfigError):  # it says its backlog by position, or is wrong, which is found out next
+            return EndpointListener(reactor, port, f"{port}:backlog={backlog}", factory)
+    return EndpointListener(reactor, port, port, factory)

@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
 import txaio
 from twisted.application.service import MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -24,6 +25,7 @@ from twisted.python.logfile import LogFile
 
 from dsmgateway import __version__, config
 from dsmgateway.config import OPTIONS, Loaded, Option
+from dsmgateway.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
 from dsmgateway.errors import ConfigError, GatewayError
 from dsmgateway.escape import one_line
 from dsmgateway.events import Event, log_event
@@ -33,6 +35,12 @@ from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
 
 txaio.use_twisted()
+
+#: A gateway that cannot take so many cameras at a time says so.
+_FEW_CAMERAS = 2000
+#: The log of a daemon: bytes of a file, and how many older ones are kept.
+_LOG_BYTES = 10_000_000
+_OLD_LOGS = 10
 
 
 def _help(option: Option) -> str:
@@ -138,6 +146,7 @@ class TwistdService(MultiService):
         if isinstance(parent, Componentized):
             self._check()
             self._log_to(parent)
+            self._take_descriptors()
             sys.excepthook = _report_start_error
         super().setServiceParent(parent)
 
@@ -162,6 +171,13 @@ class TwistdService(MultiService):
         with _said_in_one_line(self._loaded, "port"):
             self._gateway.bind()
 
+    def _take_descriptors(self) -> None:
+        """Take as many open files as may be had: a camera that sends has a socket and a part file."""
+        limit = raise_descriptor_limit()
+        cameras = max(0, limit - OTHER_DESCRIPTORS) // 2
+        if cameras < _FEW_CAMERAS:
+            log_event(txaio.make_logger(), Event.LIMIT_LOW, limit=limit, cameras=cameras)
+
     def _log_to(self, application: Componentized) -> None:
         """Have our lines where twistd (or twist) would log, unless something else was asked for."""
         settings = self._loaded.settings
@@ -179,7 +195,9 @@ class TwistdService(MultiService):
         if name == "-" or (foreground and not name):
             return sys.stdout
         try:
-            log_file: LogFile = LogFile.fromFullPath(name or "twistd.log")
+            log_file: LogFile = LogFile.fromFullPath(
+                name or "twistd.log", rotateLength=_LOG_BYTES, maxRotatedFiles=_OLD_LOGS
+            )
         except OSError as error:
             raise SystemExit(f"twistd dsmgateway: log file {error.filename}: {error.strerror}") from None
         if not signal.getsignal(signal.SIGUSR1):
@@ -199,7 +217,7 @@ class TwistdService(MultiService):
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
-        if self.running:
+        with suppress(ReactorNotRunning):  # a second signal may come before the first has stopped it
             self._reactor.stop()
 
 

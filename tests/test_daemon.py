@@ -14,17 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from certificate import write_certificate
 from running import environment, free_port
 
-BIN = Path(sys.executable).parent
+#: Where twistd is; tests/test_packaging.py has these tests run with the ones that it installs.
+BIN = Path(os.environ.get("TWISTD_FOLDER", Path(sys.executable).parent))
 
 
 @dataclass
@@ -114,6 +111,16 @@ def test_in_the_foreground_it_serves_until_a_signal_and_exits_with_0(twistd: Twi
     assert not (twistd.folder / "twistd.pid").exists()
 
 
+def test_two_signals_in_one_turn_of_the_reactor_are_one_stop(twistd: Twistd) -> None:
+    process = twistd.foreground("dsmgateway", "--port", "0")
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        process.send_signal(number)
+    assert process.wait(10) == 0
+    log = (twistd.folder / "foreground.log").read_text()
+    assert log.count("gateway.stopped\n") == 1
+    assert "ReactorNotRunning" not in log
+
+
 def test_in_the_foreground_every_line_is_json_when_that_is_asked_for(twistd: Twistd) -> None:
     process = twistd.foreground("dsmgateway", "--port", "0", "--log-format", "json")
     process.terminate()
@@ -155,6 +162,16 @@ def test_a_daemon_keeps_its_data_where_it_was_started_although_it_changes_folder
     (twistd.folder / "run").mkdir()
     assert twistd.run("--rundir=run", "dsmgateway", "--port", "0", "--data", "files").returncode == 0
     assert (twistd.folder / "files" / "spool").is_dir()
+    twistd.stop_daemon()
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [([], 0o700, 0o600), (["--umask=027"], 0o750, 0o640)])
+def test_nobody_else_can_read_what_a_daemon_stores_unless_that_is_asked_for(
+    twistd: Twistd, umask: list[str], folder: int, file: int
+) -> None:
+    assert twistd.run(*umask, "dsmgateway", "--port", "0").returncode == 0
+    data = twistd.folder / "dsm-data"
+    assert [path.stat().st_mode & 0o777 for path in (data, data / "media", data / "lock")] == [folder, folder, file]
     twistd.stop_daemon()
 
 
@@ -202,17 +219,6 @@ def test_a_tls_port_shows_its_certificate_also_as_a_daemon(twistd: Twistd) -> No
     assert (started.returncode, started.stderr) == (0, "")
     assert ssl.get_server_certificate(("127.0.0.1", port)) in (twistd.folder / "own.pem").read_text()
     twistd.stop_daemon()
-
-
-def write_certificate(path: Path) -> None:
-    """A private key and a certificate that it signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
-    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
-    path.write_bytes(text)
 
 
 @pytest.mark.parametrize("daemon", [False, True], ids=["foreground", "daemon"])
@@ -302,6 +308,13 @@ def test_an_unknown_variable_is_one_line_and_exit_code_1(twistd: Twistd) -> None
     ended = twistd.run("--nodaemon", "dsmgateway", DSMGATEWAY_PROT="1")
     problem = "environment: unknown variable 'DSMGATEWAY_PROT' (did you mean DSMGATEWAY_PORT?)"
     assert (ended.returncode, ended.stderr) == (1, f"twistd dsmgateway: {problem}\n")
+
+
+def test_the_variable_of_a_kubernetes_service_is_refused_as_a_port(twistd: Twistd) -> None:
+    ended = twistd.run("--nodaemon", "dsmgateway", DSMGATEWAY_PORT="tcp://10.0.0.1:10014")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("twistd dsmgateway: endpoint 'tcp://10.0.0.1:10014': ")
+    assert ended.stderr.endswith(" (environment variable DSMGATEWAY_PORT)\n")
 
 
 def test_the_tac_file_runs_a_gateway(twistd: Twistd) -> None:

@@ -258,7 +258,7 @@ def test_the_codes_that_the_operator_is_told_of_mean_what_the_protocol_says() ->
 
 
 def test_the_options_that_the_operator_is_told_of_exist() -> None:
-    known = {f"--{option.name}" for option in OPTIONS} | {"--nodaemon", "--pidfile"}
+    known = {f"--{option.name}" for option in OPTIONS} | {"--nodaemon", "--pidfile", "--logfile", "--umask"}
     known |= {name for command in main.commands.values() for option in command.params for name in option.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z]+[a-z-]*", _OPERATING)) <= known
 

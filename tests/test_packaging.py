@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -58,3 +59,24 @@ def test_an_installed_gateway_is_a_twistd_command_and_a_command(style: list[str]
     assert "web" in run("twistd", "--help")
     assert run("dsmgateway", "--help")
     assert run("python", "-c", "import dsmgateway.store, dsmgateway.simulator; print('there')") == "there\n"
+    _lives_as_a_daemon(home / "bin", elsewhere)
+
+
+def _lives_as_a_daemon(folder: Path, elsewhere: Path) -> None:
+    """Start, stop, daemon, wrong settings, busy port: all of tests/test_daemon.py with this twistd."""
+    tests = ROOT / "tests" / "test_daemon.py"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        str(ROOT / "setup.cfg"),
+        "-p",
+        "no:cacheprovider",
+        str(tests),
+    ]
+    clean = environment(TWISTD_FOLDER=str(folder))
+    done = subprocess.run(command, cwd=elsewhere, env=clean, capture_output=True, text=True, timeout=600)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.test.iosim import FakeTransport, IOPump, connect
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -30,7 +31,7 @@ from dsmgateway.commands import (
 )
 from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent
 from dsmgateway.simulator.faults import Faults
-from dsmgateway.simulator.fleet import Fleet
+from dsmgateway.simulator.fleet import Fleet, endpoint_for
 from dsmgateway.simulator.plan import Picture, Plan, StartCrc
 from dsmgateway.simulator.report import FleetResult
 
@@ -215,6 +216,15 @@ class FleetTests(SynchronousTestCase):
         result = self.run_fleet(Plan(cameras=2, timeout_s=5, patience_s=1000), InMemory(Mute))
         self.assertEqual(result.reasons, ("time was up",))
         self.assertTrue(5 <= result.seconds < 6.1)
+
+    def test_time_limit_ends_a_run_that_is_still_connecting(self) -> None:
+        """An address that never answers, given as a number or as a name, is no bug of ours."""
+        for host in ("192.0.2.1", "gateway.example"):
+            clock = MemoryReactorClock()
+            over = Fleet(Plan(cameras=2, timeout_s=5), clock, endpoint_for(clock, host, 10014)).run()
+            clock.pump([1.0] * 5)
+            result = self.successResultOf(over)
+            self.assertEqual((result.reasons, result.tally.failed_connections), (("time was up",), 0))
 
     def test_stopped_run_tells_how_far_it_came(self) -> None:
         """A run that is interrupted closes everything and still has a result."""

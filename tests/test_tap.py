@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from dsmgateway.config import OPTIONS
 from dsmgateway.errors import StoreError
 from dsmgateway.logs import LineObserver
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
+from dsmgateway.store import FileStore
 
 
 class Twistd(usage.Options):
@@ -175,6 +177,16 @@ class TapTests(SynchronousTestCase):
         self.assertIs(sys.excepthook, hook)
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_only_under_twistd_all_the_open_files_are_taken_that_may_be_had(self) -> None:
+        """In another program, its limits are that program's."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+        tap.makeService(self.under_twistd("").subOptions).setServiceParent(MultiService())
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (hard - 1, hard))
+        self.application("--nodaemon")
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (hard, hard))
+
     def test_a_log_file_is_rotated_and_one_that_was_moved_away_is_opened_anew(self) -> None:
         """What SIGUSR1 does."""
         stream = self.application("").getComponent(ILogObserver)._stream
@@ -187,6 +199,22 @@ class TapTests(SynchronousTestCase):
         stream.write("third\n")
         texts = [(self.folder / name).read_text() for name in ("twistd.log.1", "moved.log", "twistd.log")]
         self.assertEqual(texts, ["first\n", "second\n", "third\n"])
+
+    def test_a_log_file_is_rotated_at_10_mb_and_10_older_ones_are_kept(self) -> None:
+        """So that a log has an end."""
+        stream = self.application("").getComponent(ILogObserver)._stream
+        self.addCleanup(lambda: stream.close())
+        rotated = self.folder / "twistd.log.1"
+        stream.write("x" * 9_999_000)
+        stream.write("x" * 1000)
+        self.assertFalse(rotated.exists())
+        stream.write("next\n")
+        self.assertEqual(rotated.stat().st_size // 1_000_000, 10)
+        for _ in range(12):
+            tap._rotate(stream)
+        self.assertEqual(
+            {path.name for path in self.folder.glob("twistd.log.*")}, {f"twistd.log.{n}" for n in range(1, 11)}
+        )
 
 
 class PreflightTests(SynchronousTestCase):
@@ -227,3 +255,12 @@ class PreflightTests(SynchronousTestCase):
         check_unlocked(self.folder)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_the_lock_that_is_looked_at_is_the_one_that_the_store_takes(self) -> None:
+        """For as long as the store runs."""
+        store = FileStore(self.folder)
+        store.start(part_max_age_s=1)
+        with self.assertRaisesRegex(StoreError, "another gateway is using it"):
+            check_unlocked(self.folder)
+        store.stop()
+        check_unlocked(self.folder)

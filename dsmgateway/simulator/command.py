@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import resource
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +15,7 @@ from typing import IO, Any
 import click
 from rich.console import Console
 
+from dsmgateway.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
 from dsmgateway.errors import ConfigError
 from dsmgateway.simulator.faults import Faults
 from dsmgateway.simulator.plan import Picture, Plan, StartCrc
@@ -24,8 +24,6 @@ from dsmgateway.simulator.show import Screen, reasons_in_words, summary
 
 _NUMBER = re.compile(r"(\d+)([kM]?)")
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
-#: Descriptors that are not connections to the gateway, generously.
-_OTHER_DESCRIPTORS = 64
 _PROBABILITY = click.FloatRange(0, 1)
 
 
@@ -124,7 +122,7 @@ def simulate(
             connects_per_s=connects,
             **options,
         )
-        _raise_descriptor_limit(plan.cameras)
+        _take_descriptors(plan.cameras)
         json_file = _open_result(json_to)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -154,15 +152,12 @@ def _open_result(path: str | None) -> IO[Any] | None:
         raise ConfigError(f"cannot write the result to {path}: {error.strerror}") from error
 
 
-def _raise_descriptor_limit(cameras: int) -> None:
+def _take_descriptors(cameras: int) -> None:
     """Let this process have as many connections as it needs; a silent cut may leave one more for each camera."""
-    needed = 2 * cameras + _OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise ConfigError(f"{cameras} cameras need {needed} open files, the limit is {hard} (ulimit -n)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    needed = 2 * cameras + OTHER_DESCRIPTORS
+    limit = raise_descriptor_limit()
+    if limit < needed:
+        raise ConfigError(f"{cameras} cameras need {needed} open files, the limit is {limit} (ulimit -n)")
 
 
 def run_fleet(plan: Plan, address: tuple[str, int], console: Console) -> FleetResult:

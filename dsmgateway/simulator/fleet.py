@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, FirstError, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
@@ -72,6 +72,8 @@ class Tracker:
         """Open one connection and use it to its end; return what was wrong with it, or nothing."""
         try:
             link = await self._fleet.connect(self.device)
+        except ConnectingCancelledError:
+            raise CancelledError from None
         except (ConnectError, DNSLookupError, OSError) as error:
             self._fleet.tally.failed_connections += 1
             return str(error).rstrip(".")
