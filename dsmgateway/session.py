@@ -213,6 +213,7 @@ class Session:
     def _answer_start_again(self, transfer: Transfer) -> Effects:
         """Every START is answered; one that crossed our RESUME is no failed attempt, but buys no time either."""
         if self.state is State.AWAIT_SYNC:
+            transfer.syncs_due += 1
             return [Send(Resume(transfer.resume_bytes), renews=False)]
         return self._resume()
 
@@ -221,7 +222,8 @@ class Session:
         asked = transfer.resume_bytes
         verdict = transfer.sync(sync.offset)
         if verdict is SyncVerdict.GO_ON:
-            again = self.state is State.RECEIVING
+            again = self.state is State.RECEIVING and not transfer.syncs_due
+            transfer.syncs_due = max(0, transfer.syncs_due - 1)
             self.state = State.RECEIVING
             over = self._count_resync() if again else []
             return over or [ExpectData(transfer.remaining_bytes)]
@@ -395,6 +397,7 @@ class Session:
         if transfer.unanswered == self._options.resume_tries:
             return self._give_up(f"{transfer.unanswered} RESUMEs in a row brought no data")
         transfer.unanswered += 1
+        transfer.syncs_due += 1
         self.state = State.AWAIT_SYNC
         return [DropUntilSync(), Send(Resume(transfer.resume_bytes))]
 

@@ -36,6 +36,8 @@ class Transfer:
     comparing: bool = False
     #: RESUMEs since the last data that fitted.
     unanswered: int = 0
+    #: RESUMEs that no SYNC has answered yet: so many SYNCs are due, and no fault of the device.
+    syncs_due: int = 0
     #: RESUMEs beyond the first, and steps found again, on this connection.
     resyncs: int = 0
     #: The device began beyond what we hold: ask from the start.

@@ -173,6 +173,17 @@ def test_a_repeated_start_is_no_unanswered_resume() -> None:
         assert session.receive(c.Start(SIZE, 0)) == [fx.Send(c.Resume(0), renews=False)]
 
 
+def test_a_sync_for_each_resume_is_no_resync() -> None:
+    """Every RESUME that answered a repeated START has its SYNC, also in mid-file; one more than that is counted."""
+    session = session_in(S.AWAIT_SYNC, SessionOptions(max_resyncs=0))
+    for _ in range(5):
+        session.receive(c.Start(SIZE, 0))
+    for _ in range(6):
+        assert acts(session.receive(c.Sync(0))) == [fx.ExpectData(SIZE)]
+    effects = session.receive(c.Sync(0))
+    assert list(notes(effects)) == [Event.SESSION_GIVEN_UP, Event.FILE_PARKED]
+
+
 def test_init_twice_has_path_twice() -> None:
     """The second PATH is the same and ignored; another one is refused."""
     for state in (S.AWAIT_METADATA, S.AWAIT_START):
