@@ -103,15 +103,12 @@ class CameraProtocol(Protocol):
         if self._trace is not None:
             self._trace.write("device", data)
         self._decoder.feed(data)
-        try:
-            self._advance()
-        except Exception:
-            self._bug(Failure())
+        self._guard(self._advance)
 
     def readConnectionLost(self) -> None:
         """The device sends no more, but may still listen: what is on its way to it is sent first."""
         self._half_closed = True
-        self._end_if_half_closed()
+        self._guard(self._end_if_half_closed)
 
     def writeConnectionLost(self) -> None:
         """Nothing more can be sent; what comes is still taken until the device closes its side too."""
@@ -136,21 +133,15 @@ class CameraProtocol(Protocol):
 
     def taken_over(self) -> None:
         """End: the device has a newer connection."""
-        self._perform(self.session.taken_over())
+        self._guard(lambda: self._perform(self.session.taken_over()))
 
     def stop(self) -> None:
         """End: the gateway stops."""
-        try:
-            self._perform(self.session.stop())
-        except Exception:
-            self._bug(Failure())
+        self._guard(lambda: self._perform(self.session.stop()))
 
     def check_time(self, now: float) -> None:
         """Tell the session when its state has lasted too long; called once a second for every connection."""
-        try:
-            self._check_time(now)
-        except Exception:
-            self._bug(Failure())
+        self._guard(lambda: self._check_time(now))
 
     def _check_time(self, now: float) -> None:
         state = self.session.state
@@ -167,6 +158,13 @@ class CameraProtocol(Protocol):
         else:
             self._perform(self.session.timed_out())
             self._advance()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Let an error of our own cost this connection only."""
+        try:
+            step()
+        except Exception:
+            self._bug(Failure())
 
     # -- events to effects
 
