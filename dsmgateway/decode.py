@@ -7,6 +7,7 @@ nothing of files and terminals; where the bytes come from is `dsmgateway.capture
 
 from __future__ import annotations
 
+import abc
 import enum
 import json
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def direction_of(head: bytes) -> Direction:
     return Direction.DEVICE if head[:2] == b"\0\0" and len(head) > 2 and not is_close else Direction.GATEWAY
 
 
-class _Stream:
+class _Stream(abc.ABC):
     """What both directions share: offsets, and how decoding ends."""
 
     def __init__(self, direction: Direction, decoder: DeviceDecoder | GatewayDecoder) -> None:
@@ -126,8 +127,9 @@ class _Stream:
             self._unread_bytes = self._fed_bytes - self._end_bytes
             yield Line(self._direction, self._end_bytes, 0, Kind.STOPPED, "stopped", f"{error}", {"error": f"{error}"})
 
+    @abc.abstractmethod
     def _lines(self) -> Iterator[Line]:
-        raise NotImplementedError
+        """Yield a line for each command that is complete."""
 
     def finish(self) -> Iterator[Line]:
         """Yield what is to say of the bytes that are left."""

@@ -50,16 +50,16 @@ class HandWorker:
         return self.recovery
 
     def open(self, offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
-        raise NotImplementedError
+        raise AssertionError("no device is there that could want this")
 
     def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
-        raise NotImplementedError
+        raise AssertionError("no device is there that could want this")
 
     def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Any]:
-        raise NotImplementedError
+        raise AssertionError("no device is there that could want this")
 
     def park(self, upload: Upload) -> Deferred[None]:
-        raise NotImplementedError
+        raise AssertionError("no device is there that could want this")
 
     def expire(self) -> Deferred[tuple[Expired, ...]]:
         self.calls.append("store expires")
