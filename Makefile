@@ -40,7 +40,7 @@ coverage: $(READY) ## run the tests and show which lines they miss
 	$(BIN)/python -m pytest -m 'not slow' --cov $(ARGS)
 
 # Everything up to the session: no clock, no socket, no disk, so every branch can be reached by hand.
-CORE := errors crc commands families metadata framing events states effects transfer session
+CORE := errors crc packets commands families metadata framing events states effects transfer session
 CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families metadata framing framing_properties events \
 	transfer session session_table vectors_session))
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from dsmgateway.errors import CommandError
+from dsmgateway.packets import PACKET_BYTES
 
-#: File data bytes in every DATA but the last one of a file.
-PACKET_BYTES = 1024
 #: Size of an INIT, which has no length field.
 INIT_BYTES = 16
 #: Command id and length, which begin every other command.

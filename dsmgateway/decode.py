@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 from dsmgateway.commands import (
     INIT_BYTES,
-    PACKET_BYTES,
     Data,
     DeviceCommand,
     EnhancedData,
@@ -31,6 +30,7 @@ from dsmgateway.errors import PeerError
 from dsmgateway.explain import Facts, explain
 from dsmgateway.families import Family, family_of
 from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
+from dsmgateway.packets import PACKET_BYTES
 
 #: From this protocol id on every camera counts offsets in bytes; before, DualCam counts packets.
 _BYTES_EVERYWHERE = 6

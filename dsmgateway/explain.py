@@ -29,6 +29,7 @@ from dsmgateway.commands import (
 )
 from dsmgateway.escape import one_line, one_line_of
 from dsmgateway.families import family_of
+from dsmgateway.imei import luhn_digit
 from dsmgateway.metadata import Metadata
 
 Facts = dict[str, object]
@@ -83,7 +84,7 @@ def _fields(command: DeviceCommand | GatewayCommand) -> tuple[str, Facts]:
 
 def _init(init: Init) -> tuple[str, Facts]:
     offers = [offer.name for offer in init.offers]
-    right = _has_luhn_digit(init.imei_digits)
+    right = init.imei_digits[-1] == str(luhn_digit(init.imei_digits[:-1]))
     words = [
         f"protocol {init.protocol_id}",
         f"IMEI {init.imei_digits}" + ("" if right else " (its check digit is wrong)"),
@@ -135,9 +136,3 @@ def _metadata(body: bytes) -> tuple[str, Facts]:
     if metadata.driver is not None:
         words.append(f"driver {one_line(metadata.driver)}")
     return ", ".join(words), facts
-
-
-def _has_luhn_digit(digits: str) -> bool:
-    """Tell whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
-    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
-    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0

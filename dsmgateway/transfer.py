@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from dsmgateway.commands import PACKET_BYTES
+from dsmgateway.packets import last_packet, resume_offset
 
 
 class SyncVerdict(enum.Enum):
@@ -46,14 +46,14 @@ class Transfer:
     @property
     def last_packet_bytes(self) -> int:
         """Where the last packet begins."""
-        return max(0, self.size_bytes - 1) // PACKET_BYTES * PACKET_BYTES
+        return last_packet(self.size_bytes)
 
     @property
     def resume_bytes(self) -> int:
         """Where the device shall go on: the last packet boundary held, before the last packet where all is held."""
         if self.from_start:
             return 0
-        return min(self.held_bytes // PACKET_BYTES * PACKET_BYTES, self.last_packet_bytes)
+        return resume_offset(self.held_bytes, self.size_bytes)
 
     @property
     def remaining_bytes(self) -> int:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dsmgateway"
 #: The pure core, lowest room first; a module imports only from rooms below its own.
 CORE = (
-    {"errors", "crc"},
+    {"errors", "crc", "packets"},
     {"commands"},
     {"framing", "metadata", "families"},
     {"transfer"},
@@ -20,7 +20,7 @@ CORE = (
     {"session"},
 )
 #: Modules of ours that the store stands on.
-BELOW_STORE = {"errors", "crc", "families"}
+BELOW_STORE = {"errors", "crc", "packets", "families"}
 #: Pure by themselves: they import nothing of ours and no Twisted.
 ALONE = {"registry", "trace"}
 #: The daemon's wiring, and command lines: who else names the reactor cannot be tested without it.

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dsmgateway.families import Family, family_of
-from dsmgateway.simulator.identity import MAX_CAMERAS, dsm_metadata, imei_of, luhn_digit, path_at, taken_at
+from dsmgateway.imei import luhn_digit
+from dsmgateway.simulator.identity import MAX_CAMERAS, dsm_metadata, imei_of, path_at, taken_at
 
 
 def test_imei_is_that_of_the_recorded_tracker():

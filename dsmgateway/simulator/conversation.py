@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from dsmgateway.commands import (
-    PACKET_BYTES,
     Close,
     Data,
     DeviceCommand,
@@ -30,6 +29,7 @@ from dsmgateway.commands import (
 from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
 from dsmgateway.framing import GatewayDecoder
+from dsmgateway.packets import PACKET_BYTES
 from dsmgateway.simulator.device import Delivery, Device
 from dsmgateway.simulator.faults import Fate
 

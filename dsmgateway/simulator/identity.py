@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 
+from dsmgateway.imei import luhn_digit
+
 #: Type allocation code that every simulated IMEI begins with.
 _TYPE_ALLOCATION_CODE = 35691700
 #: How many simulated cameras there can be: six digits are left for the serial number.
@@ -17,15 +19,6 @@ _METADATA = struct.Struct(">IBBiiH10s")
 _SNAPSHOT = 1
 _DSM_EVENT = 13
 _DEGREE = 1_000_000
-
-
-def luhn_digit(digits: str) -> int:
-    """Return the check digit (0..9) that makes ``digits`` with it appended pass the Luhn test."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (2 - place % 2)
-        total += value - 9 if value > 9 else value
-    return -total % 10
 
 
 def imei_of(number: int) -> str:

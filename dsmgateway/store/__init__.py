@@ -8,10 +8,9 @@ from dsmgateway.store.check import Checked, Kind, State, check
 from dsmgateway.store.files import Disk
 from dsmgateway.store.store import Answer, FileStore
 from dsmgateway.store.upload import Upload
-from dsmgateway.store.values import PACKET_BYTES, Differs, Expired, Offered, Recovery, Stored
+from dsmgateway.store.values import Differs, Expired, Offered, Recovery, Stored
 
 __all__ = [
-    "PACKET_BYTES",
     "Answer",
     "Checked",
     "Differs",

@@ -16,13 +16,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dsmgateway import packets
 from dsmgateway.errors import StoreError
 from dsmgateway.store.digests import Digests
 from dsmgateway.store.files import Disk
 from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, Upload
-from dsmgateway.store.values import PACKET_BYTES, Offered
+from dsmgateway.store.values import Offered
 
 
 @dataclass(slots=True)
@@ -191,8 +192,8 @@ def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]
 
 
 def resume_offset(offered: Offered, checkpoint: Checkpoint) -> int:
-    """Return where the device shall go on, in bytes: a whole packet, and always at least one left to send."""
-    return min(checkpoint.offset_bytes // PACKET_BYTES * PACKET_BYTES, offered.last_packet_bytes)
+    """Return where the device shall go on from this checkpoint, in bytes."""
+    return packets.resume_offset(checkpoint.offset_bytes, offered.size_bytes)
 
 
 def _journal(room: Room, offered: Offered) -> Journal | None:

@@ -9,8 +9,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-#: File data bytes in every DATA but the last: where a transfer can be taken up again.
-PACKET_BYTES = 1024
+from dsmgateway.packets import last_packet
+
 _IMEI = re.compile(r"[0-9]{15}")
 
 
@@ -41,7 +41,7 @@ class Offered:
     @property
     def last_packet_bytes(self) -> int:
         """Return the offset at which the last packet begins: the highest one that a device is ever asked for."""
-        return max(self.size_bytes - 1, 0) // PACKET_BYTES * PACKET_BYTES
+        return last_packet(self.size_bytes)
 
     def __str__(self) -> str:
         return f"{self.device_path!r} of {self.imei}"
