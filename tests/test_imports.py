@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "dsmgateway"
 CORE = (
     {"errors", "crc", "packets"},
     {"commands"},
-    {"framing", "metadata", "families"},
+    {"families"},
+    {"framing", "metadata"},
     {"transfer"},
     {"states", "events"},
     {"effects"},

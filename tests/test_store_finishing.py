@@ -78,7 +78,7 @@ def test_a_stored_file_and_its_sidecar_say_everything(start: Start, folder: Path
     store = start()
     upload = _received(store, crc=crc16(CONTENT))
     stored = _stored(store, upload, {"family": "adas", "metadata": {"raw": b"\x00\xff"}, "size": 1})
-    name = f"media/{IMEI}/2023/11/14/20231114T221320123Z_231452_{stored.sha256[:8]}"
+    name = f"media/{IMEI}/2023/11/14/20231114T221320123Z_dsm-231452_{stored.sha256[:8]}"
     assert stored == Stored(f"{name}.jpg", stored.sha256, len(CONTENT), duplicate=False)
     assert (folder / stored.path).read_bytes() == CONTENT
     assert json.loads((folder / f"{name}.json").read_text()) == {

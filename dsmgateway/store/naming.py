@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from dsmgateway.families import extension_of, stem_of
+from dsmgateway.families import format_of, stem_of
 
 MEDIA = "media"
 SPOOL = "spool"
@@ -25,7 +25,7 @@ def final_path(imei: str, device_path: bytes, received_ms: int, sha256: str) -> 
     """Return where a file received at ``received_ms`` (since 1970) goes, relative to the data folder."""
     received = datetime.fromtimestamp(received_ms // 1000, UTC)
     stamp = f"{received:%Y%m%dT%H%M%S}{received_ms % 1000:03d}Z"
-    name = f"{stamp}_{stem_of(device_path)}_{sha256[:8]}.{extension_of(device_path)}"
+    name = f"{stamp}_{stem_of(device_path)}_{sha256[:8]}.{format_of(device_path).extension}"
     return f"{MEDIA}/{imei}/{received:%Y/%m/%d}/{name}"
 
 
