@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dsmgateway.errors import ConfigError
-from dsmgateway.kinds import FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count
+from dsmgateway.families import Family
+from dsmgateway.kinds import FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count, several
 
 T = TypeVar("T")
 
@@ -43,6 +44,11 @@ class Settings:
         Path("dsm-data"), FOLDER, "the data folder; a relative path counts from the folder the gateway is started in"
     )
     metadata: bool = _setting(True, FLAG, "ask the camera for each file's metadata (time, trigger, position, driver)")
+    families: tuple[str, ...] = _setting(
+        tuple(family.value for family in Family),
+        several(*(family.value for family in Family)),
+        "camera families whose files are accepted; a device keeps the others, and what waits behind them",
+    )
     after_file: str = _setting(
         "repeat",
         choice("repeat", "complete"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dsmgateway.commands import GatewayCommand
 from dsmgateway.events import Event
+from dsmgateway.metadata import Metadata
 from dsmgateway.states import State
 
 
@@ -24,9 +25,10 @@ class DropUntilSync:
 
 @dataclass(frozen=True, slots=True)
 class ExpectData:
-    """This many bytes of file data make the file whole."""
+    """This many bytes of file data, or up to a packet less with ``whole_packets``, make the file whole."""
 
     remaining_bytes: int
+    whole_packets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Ask the store where the file stands; answer with `Session.opened` or `Session.store_failed`."""
+    """Ask the store where the file stands; answer with `Session.opened` or `Session.store_failed`.
+
+    With ``in_packets`` the size is the most that it can be; for ``qualifier`` see `dsmgateway.store.Offered`.
+    """
 
     device_path: bytes
     size_bytes: int
     start_crc: int
     compare: bool
+    in_packets: bool = False
+    qualifier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ class Append:
 class Finish:
     """Make the file durable; answer with `Session.stored`, `Session.differs` or `Session.store_failed`."""
 
-    about: dict[str, object]
+    protocol_id: int
+    metadata: Metadata | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,13 +81,13 @@ class Event(enum.Enum):
         "The device opened a newer connection; this older one is closed.",
         OF_CONNECTION,
     )
-    UNSUPPORTED_OFFER = (
-        "offer.unsupported",
+    OFFER_REFUSED = (
+        "offer.refused",
         "warn",
-        "The device offers files in a way this gateway does not take.",
-        (*OF_WARNING, "offers"),
+        "The device offers a file of a family that is not accepted (setting families); it keeps the file.",
+        (*OF_WARNING, "device_path", "family"),
     )
-    NO_FILE = ("offer.none", "info", "The device has no file to send; the session is closed.", OF_CONNECTION)
+    NO_FILE = ("offer.none", "info", "The device said that a file is ready, but has no path for it.", OF_CONNECTION)
     METADATA_MISSING = (
         "metadata.missing",
         "warn",
@@ -98,7 +98,7 @@ class Event(enum.Enum):
         "file.opened",
         "info",
         "A file is being received from this offset on.",
-        (*OF_CONNECTION, "device_path", "size", "offset", "comparing"),
+        (*OF_CONNECTION, "device_path", "qualifier", "size", "packets", "offset", "comparing"),
     )
     FILE_REFUSED = (
         "file.refused",
@@ -129,6 +129,18 @@ class Event(enum.Enum):
         "info",
         "A file that seemed to be stored already differs; taken whole.",
         (*OF_CONNECTION, "device_path"),
+    )
+    ANOTHER_FILE = (
+        "file.another",
+        "info",
+        "What is held is of another file than the device sends under the same name; taken from the start.",
+        (*OF_CONNECTION, "device_path", "qualifier"),
+    )
+    IN_PACKETS = (
+        "file.in_packets",
+        "info",
+        "The device counts packets from 1 where bytes were expected; its size and offsets are taken so.",
+        (*OF_CONNECTION, "device_path", "packets"),
     )
     STEP_FOUND = (
         "data.step_found",
@@ -227,17 +239,18 @@ FIELDS: dict[str, str] = {
     "address": "where the port listens, as the system says",
     "after": "seconds that were waited",
     "age_s": "seconds since it was last written",
-    "answered": "the offset in SYNC, in bytes",
-    "asked": "offset in bytes that RESUME asked for",
+    "answered": "the offset in SYNC, as the device counts it",
+    "asked": "the offset that RESUME asked for, as the device counts it",
     "cameras": "cameras that can send at the same time",
     "code": "the code in the device's STATUS",
     "command": "what came",
     "comparing": "true when a stored file seems to be the same, and only the last packet is taken to compare it",
     "data": "the data folder",
-    "device_path": "the file's path on the device",
+    "device_path": "the file's path on the device, or the identifier by which it is asked for",
     "endpoint": "the port or endpoint as it was configured",
     "expected": "what the state waits for",
     "expired": "unfinished files deleted for their age",
+    "family": "the family of the camera",
     "files_stored": "files that this connection brought whole",
     "held": "bytes of the file that are held",
     "imei": "the device; missing before INIT",
@@ -248,19 +261,21 @@ FIELDS: dict[str, str] = {
     "name": "the unfinished file in the spool",
     "offers": "what the device says is ready to be fetched",
     "offset": "byte of the file from which it goes on",
+    "packets": "the size in packets of 1024 bytes, where START counts those",
     "part_bytes": "bytes held of unfinished files",
     "parts": "unfinished files that can go on",
     "path": "the file, relative to the data folder",
     "peer": "the connection's address and port",
     "ports": "the ports or endpoints as they were configured",
     "protocol_id": "the protocol version in INIT",
+    "qualifier": "capture time in milliseconds and type, which tell a file from others with the same identifier",
     "reason": "what was wrong, or why it ended",
     "received": "bytes that came on the whole connection",
     "resyncs": "how often the file's data was asked for again or a cut frame passed over, on this connection",
     "rolled_back": "finishes that were cut off and will be done again",
     "rolled_forward": "finishes that were cut off and are now complete",
     "set_aside": "files put aside because they did not match their record",
-    "size": "bytes of the whole file",
+    "size": "bytes of the whole file; at most, where packets are counted and the last one has not come",
     "size_bytes": "bytes that were held of it",
     "skipped": "bytes of the cut frame",
     "state": "where in the conversation it happened, see states.md",

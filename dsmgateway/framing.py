@@ -15,6 +15,7 @@ The three modes of `DeviceDecoder`:
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
 
 from dsmgateway.commands import (
@@ -38,28 +39,35 @@ from dsmgateway.commands import (
 )
 from dsmgateway.crc import crc16
 from dsmgateway.errors import FramingError
+from dsmgateway.packets import PACKET_BYTES
 
 #: Frames whose CRC is tried in one search; how many searches a peer can cause is the session's ``max_resyncs``.
 MAX_CANDIDATES = 16
 #: The longest frame: ENHANCED_DATA with 1024 bytes of data.
 MAX_DATA_FRAME_BYTES = 1034
 
+#: The frames of file data; plain integers beside it, because these are looked at for every frame.
+_FRAMES: dict[int, type[Data] | type[EnhancedData]] = {frame.id: frame for frame in (Data, EnhancedData)}
+_DATA, _ENHANCED = int(Data.id), int(EnhancedData.id)
 _DATA_SHORTEST, _DATA_LONGEST = Data.lengths
+_ENHANCED_SHORTEST, _ENHANCED_LONGEST = EnhancedData.lengths
 #: Where the IMEI is in an INIT.
 _IMEI_AT, _IMEI_END = 4, 12
+_U32 = struct.Struct(">I")
 #: Commands that can follow file data, after their first zero byte: SYNC, START, STATUS, INIT (protocol id not 0).
 _MARKS = rb"\x03\x00\x04|\x01\x00\x06|\x05\x00\x04\x00\x00\x00|\x00(?!\x00\x00)..\x00[\x00-\x03]"
 _MARK = re.compile(rb"\x00(?:%b)" % _MARKS, re.DOTALL)
-_MARK_OR_DATA = re.compile(rb"\x00(?:\x04[\x00-\x04]|%b)" % _MARKS, re.DOTALL)
+_MARK_OR_DATA = re.compile(rb"\x00(?:[\x04\x0e][\x00-\x04]|%b)" % _MARKS, re.DOTALL)
 #: What the longest of these looks at.
 _PATTERN_BYTES = 7
 
 
 @dataclass(frozen=True, slots=True)
 class DataRun:
-    """File data of ``frames`` DATA frames in a row, each with the right chained CRC.
+    """File data of ``frames`` frames in a row, DATA or ENHANCED_DATA, each with the right chained CRC.
 
-    ``offset_bytes`` is what the device says of its place in the file (ENHANCED_DATA), else None.
+    ``offset_bytes`` is what the first one says of its place in the file (ENHANCED_DATA), else None; where later ones
+    say it, it is the place they have.
     """
 
     data: bytes = field(repr=False)
@@ -102,6 +110,7 @@ class DeviceDecoder:
         "_run_frames",
         "_seek_from",
         "_size",
+        "_whole_packets",
         "_window",
     )
 
@@ -109,6 +118,7 @@ class DeviceDecoder:
         self._buffer = bytearray()
         self._run_frames = run_frames
         self._budget_bytes = 0
+        self._whole_packets = False
         self._imei = b""
         self._size = 0xFFFFFFFF
         self._crc = 0
@@ -133,9 +143,12 @@ class DeviceDecoder:
         self._dropping = True
         self._window = 0
 
-    def expect_data(self, remaining_bytes: int) -> None:
-        """Let no `DataRun` go on past the frame with which ``remaining_bytes`` of file data are reached."""
-        self._budget_bytes = remaining_bytes
+    def expect_data(self, remaining_bytes: int, whole_packets: bool = False) -> None:
+        """Let no `DataRun` go on past the frame with which ``remaining_bytes`` of file data are reached.
+
+        With ``whole_packets`` none goes on past a frame that is shorter than a packet either.
+        """
+        self._budget_bytes, self._whole_packets = remaining_bytes, whole_packets
 
     def next_event(self) -> DeviceEvent | None:
         """Return the next event, or None where more bytes are needed; raises `CommandError`, `FramingError`."""
@@ -150,14 +163,14 @@ class DeviceDecoder:
         return self._head()
 
     def _data_run(self) -> DataRun | None:
-        """Take the longest run of whole and good DATA frames from the head of the buffer."""
+        """Take the longest run of whole and good frames from the head of the buffer."""
         budget = self._budget_bytes if self._budget_bytes > 0 else len(self._buffer)
-        data, self._crc, frames, stop = _good_frames(self._buffer, self._crc, self._run_frames, budget)
-        if not frames:
+        run, self._crc, stop = _good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
+        if run is None:
             return None
         del self._buffer[:stop]
-        self._budget_bytes -= len(data)
-        return DataRun(data, frames)
+        self._budget_bytes -= len(run.data)
+        return run
 
     def _head(self) -> DeviceEvent | None:
         """Take the command at the head of the buffer, if it is all there."""
@@ -175,8 +188,8 @@ class DeviceDecoder:
         if len(buffer) < stop:
             return None
         event = command.parse(bytes(buffer[HEADER_BYTES:stop]))
-        if isinstance(event, Data | EnhancedData):
-            return self._single_frame(event, stop)
+        if isinstance(event, Data | EnhancedData) and self._in_data:  # good ones were taken as a run
+            return self._lost(f"{event.id.name} with a wrong CRC", stop)
         del buffer[:stop]
         if isinstance(event, Sync):
             self._crc, self._in_data = 0, True
@@ -194,18 +207,6 @@ class DeviceDecoder:
         self._imei, self._in_data = bytes(self._buffer[_IMEI_AT:_IMEI_END]), False
         del self._buffer[:INIT_BYTES]
         return event
-
-    def _single_frame(self, frame: Data | EnhancedData, stop: int) -> DeviceEvent | None:
-        """Take ENHANCED_DATA, or a DATA that is no part of a run: out of place, or with a CRC that is wrong."""
-        if not self._in_data:
-            del self._buffer[:stop]
-            return frame
-        if isinstance(frame, Data) or crc16(frame.data, self._crc) != frame.crc:
-            return self._lost(f"{frame.id.name} with a wrong CRC", stop)
-        del self._buffer[:stop]
-        self._crc = frame.crc
-        self._budget_bytes -= len(frame.data)
-        return DataRun(frame.data, 1, frame.offset)
 
     def _lost(self, reason: str, window: int) -> DeviceEvent | None:
         """Look for the step again in the next ``window`` bytes, where file data was under way."""
@@ -252,18 +253,19 @@ class DeviceDecoder:
         if rest < HEADER_BYTES:
             return None
         command_id, length = HEADER.unpack_from(self._buffer, position)
-        if command_id == CommandId.DATA:
-            return self._is_good_data(position, length)
-        return self._is_mark(position, command_id, length)
+        kind = _FRAMES.get(command_id)
+        if kind is None:
+            return self._is_mark(position, command_id, length)
+        return self._is_good_data(position, kind, length)
 
-    def _is_good_data(self, position: int, length: int) -> bool | None:
-        if not _DATA_SHORTEST <= length <= _DATA_LONGEST or self._candidates == MAX_CANDIDATES:
+    def _is_good_data(self, position: int, kind: type[Data] | type[EnhancedData], length: int) -> bool | None:
+        if not kind.lengths[0] <= length <= kind.lengths[1] or self._candidates == MAX_CANDIDATES:
             return False
         stop = position + HEADER_BYTES + length
         if len(self._buffer) < stop:
             return None
         self._candidates += 1
-        frame = Data.parse(bytes(self._buffer[position + HEADER_BYTES : stop]))
+        frame = kind.parse(bytes(self._buffer[position + HEADER_BYTES : stop]))
         return crc16(frame.data, self._crc) == frame.crc
 
     def _is_mark(self, position: int, command_id: int, length: int) -> bool | None:
@@ -312,33 +314,50 @@ class DeviceDecoder:
 
 
 #: Second byte of the ids that may follow a damaged frame; the first is zero.
-_AFTER_DAMAGE = frozenset({CommandId.INIT, CommandId.START, CommandId.SYNC, CommandId.DATA, CommandId.STATUS})
+_AFTER_DAMAGE = frozenset(
+    {CommandId.INIT, CommandId.START, CommandId.SYNC, CommandId.DATA, CommandId.STATUS, CommandId.ENHANCED_DATA}
+)
 
 
-def _good_frames(buffer: bytearray, crc: int, limit: int, budget: int) -> tuple[bytes, int, int, int]:
-    """Return the data of the whole and good DATA frames at the head, the CRC after them, their number and their end.
+def _good_frames(
+    buffer: bytearray, crc: int, limit: int, budget: int, whole_packets: bool
+) -> tuple[DataRun | None, int, int]:
+    """Return the run of whole and good frames at the head, if there is one, the CRC after it and its end.
 
-    Stops after ``limit`` frames (0: none), with the frame that brings ``budget`` bytes of data, and before one that
-    brings more, so that it comes alone.
+    Stops after ``limit`` frames (0: none), with the frame that brings ``budget`` bytes of data, before one that brings
+    more, so that it comes alone, before one that names another place than it has, and with ``whole_packets`` after one
+    that is shorter than a packet.
     """
     chunks: list[memoryview] = []
     view = memoryview(buffer)
-    end, stop = len(view), 0
-    while stop + HEADER_BYTES <= end and budget > 0 and not 0 < limit == len(chunks):
+    end, stop, length_bytes = len(view), 0, 0
+    place_bytes: int | None = None
+    while stop + HEADER_BYTES <= end and length_bytes < budget and not 0 < limit == len(chunks):
         command_id, length = HEADER.unpack_from(view, stop)
-        after = stop + HEADER_BYTES + length
-        if command_id != CommandId.DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST or after > end:
+        begin, after = stop + HEADER_BYTES, stop + HEADER_BYTES + length
+        if after > end:
             break
-        data = view[stop + HEADER_BYTES : after - 2]
-        if chunks and len(data) > budget:
+        if command_id == _ENHANCED and _ENHANCED_SHORTEST <= length <= _ENHANCED_LONGEST:
+            (offset_bytes,) = _U32.unpack_from(view, begin)
+            if not chunks:
+                place_bytes = offset_bytes
+            elif place_bytes is None or offset_bytes != place_bytes + length_bytes:
+                break
+            begin += _U32.size
+        elif command_id != _DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST:
+            break
+        data = view[begin : after - 2]
+        if chunks and length_bytes + len(data) > budget:
             break
         found = crc16(data, crc)
         if found != view[after - 2] << 8 | view[after - 1]:
             break
         chunks.append(data)
         crc, stop = found, after
-        budget -= len(data)
-    return b"".join(chunks), crc, len(chunks), stop
+        length_bytes += len(data)
+        if whole_packets and len(data) < PACKET_BYTES:
+            break
+    return DataRun(b"".join(chunks), len(chunks), place_bytes) if chunks else None, crc, stop
 
 
 def _refusal(command_id: int, length: int, before_init: bool) -> str:

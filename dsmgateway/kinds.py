@@ -201,3 +201,18 @@ def choice(*words: str) -> Kind[str]:
             raise ValueError(f"{text!r} is not one of {listed}")
 
     return Kind(listed, f"one of {listed}", str.strip, str, check)
+
+
+def several(*words: str) -> Kind[tuple[str, ...]]:
+    """One or more of these words, with commas between them."""
+    listed = ", ".join(words)
+
+    def parse(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+    def check(chosen: tuple[str, ...]) -> None:
+        for word in chosen:
+            if word not in words:
+                raise ValueError(f"{word!r} is not one of {listed}")
+
+    return Kind("words with commas between them", f"some of {listed}, with commas between them", parse, ",".join, check)

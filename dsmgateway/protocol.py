@@ -10,6 +10,7 @@ While the store is at work, or lags behind, the transport is paused and decoded 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,12 @@ from dsmgateway.effects import (
 )
 from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
+from dsmgateway.families import Family
 from dsmgateway.framing import DeviceDecoder
 from dsmgateway.registry import Registry
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.states import EXPECTED, State
-from dsmgateway.store import Differs, Offered, Stored, Upload
+from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
@@ -214,17 +216,17 @@ class CameraProtocol(Protocol):
                 self._send(command.encode(), renews)
             case DropUntilSync():
                 self._decoder.drop_until_sync()
-            case ExpectData(remaining_bytes):
+            case ExpectData(remaining_bytes, whole_packets):
                 self._waiting_since = self.factory.clock.seconds()
-                self._decoder.expect_data(remaining_bytes)
+                self._decoder.expect_data(remaining_bytes, whole_packets)
             case Note(event, fields, state):
                 self._note(event, state, **fields)
             case Claim(imei):
                 self._claim(imei)
             case Open():
                 self._open(effect)
-            case Finish(about):
-                self._finish(about)
+            case Finish():
+                self._finish(effect)
             case Park():
                 self._park()
             case End(reason, abort):
@@ -262,7 +264,14 @@ class CameraProtocol(Protocol):
 
     def _open(self, effect: Open) -> None:
         self._waiting_since = self.factory.clock.seconds()
-        offered = Offered(self.session.imei or "", effect.device_path, effect.size_bytes, effect.start_crc)
+        offered = Offered(
+            self.session.imei or "",
+            effect.device_path,
+            effect.size_bytes,
+            effect.start_crc,
+            in_packets=effect.in_packets,
+            qualifier=effect.qualifier,
+        )
         self._watch(self.factory.worker.open(offered, self.peer, effect.compare), self._opened)
 
     def _opened(self, upload: Upload) -> None:
@@ -279,9 +288,11 @@ class CameraProtocol(Protocol):
     def _appended(self, _: None, cost_bytes: int) -> None:
         self._unwritten_bytes -= cost_bytes
 
-    def _finish(self, about: dict[str, object]) -> None:
+    def _finish(self, effect: Finish) -> None:
         upload, self._upload = self._upload, None
         assert upload is not None
+        metadata = effect.metadata.to_json(self.factory.now()) if effect.metadata else None
+        about = {"protocol_id": effect.protocol_id, "metadata": metadata}
         self._waiting_since = self.factory.clock.seconds()
         self._watch(self.factory.worker.finish(upload, about), self._finished)
 
@@ -289,7 +300,7 @@ class CameraProtocol(Protocol):
         if isinstance(answer, Differs):
             self._perform(self.session.differs())
         else:
-            self._perform(self.session.stored(answer.path, answer.duplicate))
+            self._perform(self.session.stored(answer.path, answer.size_bytes, answer.duplicate))
 
     def _park(self) -> None:
         upload, self._upload = self._upload, None
@@ -308,8 +319,12 @@ class CameraProtocol(Protocol):
     def _store_failed(self, failure: Failure) -> None:
         """Tell the session, once: everything that was under way for a file fails with the same error."""
         failure.trap(StoreError)
-        if failure.value is not self._store_error:
-            self._store_error = failure.value
+        if failure.value is self._store_error:
+            return
+        self._store_error = failure.value
+        if isinstance(failure.value, OtherFile):
+            self._perform(self.session.other_file())
+        else:
             self._perform(self.session.store_failed(failure.getErrorMessage()))
 
     def _bug(self, failure: Failure) -> None:
@@ -324,7 +339,11 @@ class CameraFactory(Factory):
 
     noisy = False
 
-    def __init__(self, settings: Settings, worker: IFileWorker, clock: IReactorTime) -> None:
+    def __init__(
+        self, settings: Settings, worker: IFileWorker, clock: IReactorTime, now: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` measures time limits, ``now`` gives seconds since 1970."""
+        self.now = now
         self.settings = settings
         self.worker = worker
         self.clock = clock
@@ -334,6 +353,7 @@ class CameraFactory(Factory):
         self.session_options = SessionOptions(
             metadata=settings.metadata,
             repeat=settings.after_file == "repeat",
+            families=frozenset(map(Family, settings.families)),
             max_file_size=settings.max_file_size,
             resume_tries=settings.resume_tries,
             max_resyncs=settings.max_resyncs,

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dsmgateway.asked import Asked, in_order
 from dsmgateway.commands import (
     Close,
     FileRequest,
     Init,
-    MetadataRequest,
     MetadataResponse,
     Offer,
     Path,
@@ -42,14 +42,11 @@ from dsmgateway.effects import (
 )
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import Event
-from dsmgateway.families import family_of
+from dsmgateway.families import Family
 from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
-from dsmgateway.metadata import Metadata
 from dsmgateway.states import LEGAL, State, spelt
 from dsmgateway.transfer import SyncVerdict, Transfer
 
-#: From this protocol id on METADATA is JSON; its bytes are kept as they are.
-JSON_METADATA_PROTOCOL = 6
 #: INITs on one connection with no file data between them: a device that begins again and again gets nowhere.
 MAX_FRUITLESS_INITS = 10
 #: States in which a file is open in the store, so that its end must be parked.
@@ -62,6 +59,7 @@ class SessionOptions:
 
     metadata: bool = True
     repeat: bool = True
+    families: frozenset[Family] = frozenset(Family)
     max_file_size: int = 256 * 1024 * 1024
     #: RESUMEs in a row that bring no data before the session ends.
     resume_tries: int = 3
@@ -73,12 +71,11 @@ class Session:
     """A conversation from the connection's first byte to its end."""
 
     __slots__ = (
+        "_asked",
         "_fruitless_inits",
-        "_metadata",
         "_noted_late",
+        "_offers",
         "_options",
-        "_path",
-        "_protocol_id",
         "files_stored",
         "imei",
         "state",
@@ -87,9 +84,9 @@ class Session:
 
     def __init__(self, options: SessionOptions) -> None:
         self._options = options
-        self._path = b""
-        self._protocol_id = 0
-        self._metadata: Metadata | None = None
+        #: What the last INIT offered and was not asked for yet, and what was asked for last.
+        self._offers: tuple[Offer, ...] = ()
+        self._asked: Asked | None = None
         self._noted_late: frozenset[type] = frozenset()
         self._fruitless_inits = 0
         self.state = State.AWAIT_INIT
@@ -157,85 +154,124 @@ class Session:
         if self.imei is None:
             self.imei = init.imei_digits
             effects.append(Claim(self.imei))
-        self._path, self._protocol_id, self._metadata, self._noted_late = b"", init.protocol_id, None, frozenset()
-        offers = init.offers
-        names = [offer.name for offer in offers]
+        self._asked, self._noted_late = None, frozenset()
+        self._offers = tuple(in_order(init.offers))
+        names = [offer.name for offer in self._offers]
         unknown = f"{init.unknown_settings:08x}" if init.unknown_settings else None
-        connected = self._note(event, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown)
-        effects.append(connected)
-        if Offer.FILE in offers:
-            self.state = State.AWAIT_PATH
-            return [*effects, Send(PathRequest())]
-        if offers:
-            effects.append(self._note(Event.UNSUPPORTED_OFFER, offers=names))
+        effects.append(self._note(event, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown))
+        effects += self._ask_next(init.protocol_id)
+        if self._asked:
+            return effects
         if parked:
             return [*effects, *self._end("the device began again without a file")]
         return [*effects, *self._close("nothing to send")]
 
-    def _took_path(self, path: Path) -> Effects:
-        if self.state is not State.AWAIT_PATH:
-            return self._same_path(path)
-        self._path = path.path
-        if not self._device_path:
-            return [self._note(Event.NO_FILE), *self._close("empty path")]
-        if self._options.metadata:
-            self.state = State.AWAIT_METADATA
-            return [Send(MetadataRequest())]
-        return self._request_file()
+    def _ask_next(self, protocol_id: int) -> Effects:
+        """Ask for the first of what is offered and accepted, if there is any."""
+        self._asked = None
+        effects: Effects = []
+        while self._offers and self._asked is None:
+            asked, self._offers = Asked.by(self._offers[0], protocol_id), self._offers[1:]
+            if asked.has_path:
+                self._asked, self.state = asked, State.AWAIT_PATH
+                effects.append(Send(PathRequest()))
+            elif asked.family in self._options.families:
+                self._asked = asked
+                effects += self._request_metadata()
+            else:
+                effects.append(self._refused(asked))
+        return effects
 
-    def _same_path(self, path: Path) -> Effects:
+    def _pass_over(self, asked: Asked, why: Note, reason: str) -> Effects:
+        """Ask for what else is offered, or say CLOSE: no file is under way."""
+        effects = [why, *self._ask_next(asked.protocol_id)]
+        return effects if self._asked else [*effects, *self._close(reason)]
+
+    def _refused(self, asked: Asked) -> Note:
+        return self._note(Event.OFFER_REFUSED, device_path=_shown(asked.device_path), family=asked.family.value)
+
+    def _took_path(self, path: Path) -> Effects:
+        asked = self._current_ask
+        if self.state is not State.AWAIT_PATH:
+            return self._same_path(asked, path)
+        asked.path = path.path
+        if not asked.device_path:
+            return self._pass_over(asked, self._note(Event.NO_FILE), "empty path")
+        if asked.family not in self._options.families:
+            return self._pass_over(asked, self._refused(asked), f"family {asked.family.value} is not accepted")
+        return self._request_metadata()
+
+    def _same_path(self, asked: Asked, path: Path) -> Effects:
         """Ignore a PATH that comes twice, as it does when INIT came twice."""
-        if path.path != self._path:
+        if asked.has_path and path.path != asked.path:
             raise UnexpectedCommand(f"PATH of another file in state {self.state.value}")
         return []
 
-    def _took_metadata(self, response: MetadataResponse) -> Effects:
-        binary = self._protocol_id < JSON_METADATA_PROTOCOL
-        self._metadata = Metadata.parse(response.body) if binary else Metadata(response.body)
-        if self.state is State.AWAIT_METADATA:
+    def _request_metadata(self) -> Effects:
+        if not self._options.metadata:
             return self._request_file()
-        return []
+        self.state = State.AWAIT_METADATA
+        return [Send(self._current_ask.metadata_request)]
+
+    def _took_metadata(self, response: MetadataResponse) -> Effects:
+        self._current_ask.took_metadata(response.body)
+        return self._request_file() if self.state is State.AWAIT_METADATA else []
 
     def _took_start(self, start: Start) -> Effects:
-        transfer = self.transfer
-        if transfer and (transfer.size_bytes, transfer.start_crc) == (start.size, start.crc):
-            return self._answer_start_again(transfer)
+        older, asked = self.transfer, self._current_ask
+        if older and (older.size, older.start_crc) == (start.size, start.crc):
+            return self._answer_start_again(older)
         effects = self._let_go()
-        refusal = self._refusal(start.size)
-        if refusal:
-            return [*effects, self._note(Event.FILE_REFUSED, reason=refusal), *self._end(refusal)]
-        resyncs = transfer.resyncs + 1 if transfer else 0
+        resyncs = older.resyncs + 1 if older else 0
         if resyncs > self._options.max_resyncs:
             return [*effects, *self._give_up("START describes another file again and again")]
-        self.transfer = Transfer(self._device_path, start.size, start.crc, resyncs=resyncs)
-        return [*effects, *self._open(compare=True)]
+        if older and not asked.has_path:
+            asked.metadata = None  # it was that of the file before
+        transfer = Transfer(asked.device_path, start.size, start.crc, asked.unit, resyncs=resyncs)
+        return [*effects, *self._begin(transfer)]
+
+    def _begin(self, transfer: Transfer) -> Effects:
+        """Begin a transfer unless its size forbids it."""
+        refusal = self._refusal(transfer.size_bytes)
+        self.transfer = None if refusal else transfer
+        if refusal:
+            return [self._note(Event.FILE_REFUSED, reason=refusal), *self._end(refusal)]
+        return self._open(compare=True)
 
     def _answer_start_again(self, transfer: Transfer) -> Effects:
         """Every START is answered; one that crossed our RESUME is no failed attempt, but buys no time either."""
         if self.state is State.AWAIT_SYNC:
             transfer.syncs_due += 1
-            return [Send(Resume(transfer.resume_bytes), renews=False)]
+            return [Send(Resume(transfer.resume_offset), renews=False)]
         return self._resume()
 
     def _took_sync(self, sync: Sync) -> Effects:
         transfer = self._current
-        asked = transfer.resume_bytes
+        asked = transfer.resume_offset
         verdict = transfer.sync(sync.offset)
         if verdict is SyncVerdict.GO_ON:
             again = self.state is State.RECEIVING and not transfer.syncs_due
             transfer.syncs_due = max(0, transfer.syncs_due - 1)
             self.state = State.RECEIVING
             over = self._count_resync() if again else []
-            return over or [ExpectData(transfer.remaining_bytes)]
+            return over or [ExpectData(transfer.remaining_bytes, transfer.in_packets)]
         if verdict is SyncVerdict.NOT_THE_LAST_PACKET:
             return [Park(), *self._open(compare=False)]
+        if verdict is SyncVerdict.IN_PACKETS:
+            return self._count_packets(transfer)
         transfer.from_start = transfer.unanswered > 1
         note = self._note(Event.SYNC_HOLE, asked=asked, answered=sync.offset, held=transfer.held_bytes)
         return [note, *self._resume()]
 
+    def _count_packets(self, transfer: Transfer) -> Effects:
+        """Open the file anew, as one whose size START told in packets."""
+        transfer.count_packets()
+        note = self._note(Event.IN_PACKETS, device_path=_shown(transfer.device_path), packets=transfer.size)
+        return [note, Park(), *self._begin(transfer)]
+
     def _took_data(self, run: DataRun) -> Effects:
         transfer = self._current
-        if not transfer.fits(len(run.data), run.offset_bytes):
+        if not transfer.fits(len(run.data), run.frames, run.offset_bytes):
             return self._ask_again("data does not fit the size that START told, or the offset")
         offset_bytes = transfer.held_bytes
         transfer.take(len(run.data))
@@ -243,8 +279,7 @@ class Session:
         effects: Effects = [Append(offset_bytes, run.data)]
         if transfer.whole:
             self.state = State.STORING
-            metadata = self._metadata.to_json() if self._metadata else None
-            effects.append(Finish({"family": family_of(transfer.device_path).value, "metadata": metadata}))
+            effects.append(Finish(self._current_ask.protocol_id, self._current_ask.metadata))
         return effects
 
     def _found_step(self, found: StepFound) -> Effects:
@@ -269,13 +304,15 @@ class Session:
         note = self._note(
             Event.FILE_OPENED,
             device_path=_shown(transfer.device_path),
+            qualifier=self._current_ask.qualifier or None,
             size=transfer.size_bytes,
+            packets=transfer.size if transfer.in_packets else None,
             offset=transfer.resume_bytes,
             comparing=comparing or None,
         )
         return [note, *self._resume()]
 
-    def stored(self, path: str, duplicate: bool) -> Effects:
+    def stored(self, path: str, size_bytes: int, duplicate: bool) -> Effects:
         """The file is durable (STORING, or ENDED): the only place from where the device is told so."""
         if self.state is not State.ENDED:
             self._must_be(State.STORING)
@@ -286,7 +323,7 @@ class Session:
         note = self._note(
             event,
             device_path=_shown(transfer.device_path),
-            size=transfer.size_bytes,
+            size=size_bytes,
             path=path,
             resyncs=transfer.resyncs,
         )
@@ -304,6 +341,17 @@ class Session:
             return []
         self._must_be(State.STORING)
         note = self._note(Event.COMPARISON_FAILED, device_path=_shown(self._current.device_path))
+        return [note, *self._open(compare=False)]
+
+    def other_file(self) -> Effects:
+        """What is held is not what the device sends under the same identifier: take the file from its start.
+
+        That can come late, for a file that was let go since; then nothing is to be done.
+        """
+        if self.state not in (*_WITH_PART, State.STORING):
+            return []
+        asked = self._current_ask
+        note = self._note(Event.ANOTHER_FILE, device_path=_shown(asked.device_path), qualifier=asked.qualifier)
         return [note, *self._open(compare=False)]
 
     def store_failed(self, reason: str) -> Effects:
@@ -351,9 +399,10 @@ class Session:
     # -- steps
 
     @property
-    def _device_path(self) -> bytes:
-        """The file's path without the NUL that the wire counts."""
-        return self._path.rstrip(b"\0")
+    def _current_ask(self) -> Asked:
+        if self._asked is None:
+            raise AssertionError(f"nothing was asked for in state {self.state.value}")
+        return self._asked
 
     @property
     def _current(self) -> Transfer:
@@ -380,12 +429,21 @@ class Session:
 
     def _request_file(self) -> Effects:
         self.state = State.AWAIT_START
-        return [Send(FileRequest(self._path))]
+        return [Send(FileRequest(self._current_ask.path))]
 
     def _open(self, compare: bool) -> Effects:
         transfer = self._current
         self.state = State.OPENING
-        return [Open(transfer.device_path, transfer.size_bytes, transfer.start_crc, compare)]
+        return [
+            Open(
+                transfer.device_path,
+                transfer.size_bytes,
+                transfer.start_crc,
+                compare,
+                transfer.in_packets,
+                self._current_ask.qualifier,
+            )
+        ]
 
     def _resume(self) -> Effects:
         """Ask for the file from where it stands; every RESUME beyond the first counts as one more attempt."""
@@ -399,7 +457,7 @@ class Session:
         transfer.unanswered += 1
         transfer.syncs_due += 1
         self.state = State.AWAIT_SYNC
-        return [DropUntilSync(), Send(Resume(transfer.resume_bytes))]
+        return [DropUntilSync(), Send(Resume(transfer.resume_offset))]
 
     def _ask_again(self, reason: str) -> Effects:
         offset_bytes = self._current.resume_bytes

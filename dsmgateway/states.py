@@ -46,22 +46,24 @@ EXPECTED: dict[State, str] = {
     S.ENDED: "the end of the connection",
 }
 
+#: Where an INIT leads: to the first of what it offers, by its path or its identifier.
+_BEGINS = (S.AWAIT_PATH, S.AWAIT_METADATA, S.AWAIT_START, S.ENDED)
 #: What a device may send in each state, and the states it can lead to. Anything else is an `UnexpectedCommand`.
 LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
-    S.AWAIT_INIT: {Init: (S.AWAIT_PATH, S.ENDED), Status: (S.ENDED,)},
+    S.AWAIT_INIT: {Init: _BEGINS, Status: (S.ENDED,)},
     S.AWAIT_PATH: {
-        Init: (S.AWAIT_PATH, S.ENDED),
+        Init: _BEGINS,
         Path: (S.AWAIT_METADATA, S.AWAIT_START, S.ENDED),
         Status: (S.ENDED,),
     },
     S.AWAIT_METADATA: {
-        Init: (S.AWAIT_PATH, S.ENDED),
+        Init: (S.AWAIT_PATH, S.AWAIT_METADATA, S.ENDED),
         Path: (S.AWAIT_METADATA,),
         MetadataResponse: (S.AWAIT_START,),
         Status: (S.ENDED,),
     },
     S.AWAIT_START: {
-        Init: (S.AWAIT_PATH, S.ENDED),
+        Init: _BEGINS,
         Path: (S.AWAIT_START,),
         MetadataResponse: (S.AWAIT_START,),
         Start: (S.OPENING, S.ENDED),
@@ -69,13 +71,13 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     },
     S.OPENING: {},
     S.AWAIT_SYNC: {
-        Init: (S.AWAIT_PATH, S.ENDED),
+        Init: _BEGINS,
         Start: (S.AWAIT_SYNC, S.OPENING, S.ENDED),
         Sync: (S.RECEIVING, S.AWAIT_SYNC, S.OPENING, S.ENDED),
         Status: (S.ENDED,),
     },
     S.RECEIVING: {
-        Init: (S.AWAIT_PATH, S.ENDED),
+        Init: _BEGINS,
         MetadataResponse: (S.RECEIVING,),
         Start: (S.AWAIT_SYNC, S.OPENING, S.ENDED),
         Sync: (S.RECEIVING, S.AWAIT_SYNC, S.OPENING, S.ENDED),
@@ -86,7 +88,7 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     },
     S.STORING: {},
     S.AWAIT_NEXT_INIT: {
-        Init: (S.AWAIT_PATH, S.ENDED),
+        Init: _BEGINS,
         Path: (S.AWAIT_NEXT_INIT,),
         Status: (S.AWAIT_NEXT_INIT,),
         MetadataResponse: (S.AWAIT_NEXT_INIT,),

@@ -1,6 +1,8 @@
 """One file's arithmetic: where it stands, which SYNC and which data fit, what to ask for next, whether it is whole.
 
-All offsets are bytes from 0. Knows nothing of states, commands to come, disks or clocks.
+What START, RESUME and SYNC say is counted in the transfer's `Unit`; everything else here is bytes from 0. Where packets
+are counted, the size is known only to a packet until the last one has come. Knows nothing of states, commands to come,
+disks or clocks.
 """
 
 from __future__ import annotations
@@ -8,7 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from dsmgateway.packets import last_packet, resume_offset
+from dsmgateway.families import Unit
+from dsmgateway.packets import PACKET_BYTES, last_packet, resume_offset
 
 
 class SyncVerdict(enum.Enum):
@@ -20,20 +23,26 @@ class SyncVerdict(enum.Enum):
     HOLE = enum.auto()
     #: Only the last packet was asked for, to compare it, but the device begins before that.
     NOT_THE_LAST_PACKET = enum.auto()
+    #: The device counts packets from 1, since a transfer in bytes that is asked for at 0 cannot begin at 1.
+    IN_PACKETS = enum.auto()
 
 
 @dataclass(slots=True)
 class Transfer:
     """One file under way: ``held_bytes`` are on our side, all data goes to ``held_bytes`` next.
 
-    ``comparing``: only the last packet is asked for, to be compared with a stored file.
+    ``size`` is what START says, in ``unit``. ``comparing``: only the last packet is asked for, to be compared with a
+    stored file.
     """
 
     device_path: bytes
-    size_bytes: int
+    size: int
     start_crc: int
+    unit: Unit = Unit.BYTES
     held_bytes: int = 0
     comparing: bool = False
+    #: Whether a SYNC has been taken: from then on the unit is beyond doubt.
+    synced: bool = False
     #: RESUMEs since the last data that fitted.
     unanswered: int = 0
     #: RESUMEs that no SYNC has answered yet: so many SYNCs are due, and no fault of the device.
@@ -42,6 +51,16 @@ class Transfer:
     resyncs: int = 0
     #: The device began beyond what we hold: ask from the start.
     from_start: bool = False
+
+    @property
+    def in_packets(self) -> bool:
+        """Whether packets are counted."""
+        return self.unit is Unit.PACKETS
+
+    @property
+    def size_bytes(self) -> int:
+        """The size; where packets are counted, the most that it can be."""
+        return self.size * PACKET_BYTES if self.in_packets else self.size
 
     @property
     def last_packet_bytes(self) -> int:
@@ -56,33 +75,53 @@ class Transfer:
         return resume_offset(self.held_bytes, self.size_bytes)
 
     @property
+    def resume_offset(self) -> int:
+        """What RESUME says (4.9): 0 for the start of the file in either unit."""
+        if self.in_packets and self.resume_bytes:
+            return self.resume_bytes // PACKET_BYTES + 1
+        return self.resume_bytes
+
+    @property
     def remaining_bytes(self) -> int:
-        """What is missing."""
+        """What is missing, at most."""
         return self.size_bytes - self.held_bytes
 
     @property
     def whole(self) -> bool:
-        """Whether all bytes are held."""
-        return self.held_bytes == self.size_bytes
+        """Whether all bytes are held: of a size in packets, the last packet, however short."""
+        return self.held_bytes > self.last_packet_bytes if self.in_packets else self.held_bytes == self.size_bytes
 
     def opened(self, offset_bytes: int, comparing: bool) -> None:
         """Begin where the store says the file stands."""
         self.held_bytes, self.comparing = offset_bytes, comparing
         self.from_start, self.unanswered = False, 0
 
-    def sync(self, offset_bytes: int) -> SyncVerdict:
-        """Judge a SYNC; where it says GO_ON, ``held_bytes`` is what it names (a rewind overwrites)."""
+    def sync(self, offset: int) -> SyncVerdict:
+        """Judge a SYNC (4.10); where it says GO_ON, ``held_bytes`` is what it names (a rewind overwrites)."""
+        if not self.synced and not self.in_packets and self.resume_bytes == 0 and offset == 1:
+            return SyncVerdict.IN_PACKETS
+        offset_bytes = max(offset - 1, 0) * PACKET_BYTES if self.in_packets else offset
         if self.comparing and offset_bytes != self.last_packet_bytes:
             return SyncVerdict.NOT_THE_LAST_PACKET
         if offset_bytes > self.held_bytes or offset_bytes >= self.size_bytes:
             return SyncVerdict.HOLE
-        self.held_bytes = offset_bytes
-        self.from_start = False
+        self.held_bytes, self.synced, self.from_start = offset_bytes, True, False
         return SyncVerdict.GO_ON
 
-    def fits(self, length_bytes: int, offset_bytes: int | None) -> bool:
-        """Tell whether data of this length, which the device may have placed itself, can be taken."""
-        return length_bytes <= self.remaining_bytes and offset_bytes in (None, self.held_bytes)
+    def count_packets(self) -> None:
+        """Take START's size for a number of packets from now on, as after `SyncVerdict.IN_PACKETS`."""
+        self.unit, self.held_bytes = Unit.PACKETS, 0
+        self.syncs_due = max(0, self.syncs_due - 1)
+
+    def fits(self, length_bytes: int, frames: int, offset_bytes: int | None) -> bool:
+        """Tell whether data of ``frames`` packets, which the device may have placed itself, can be taken.
+
+        Where packets are counted, only the last one of the file can be short.
+        """
+        if length_bytes > self.remaining_bytes or offset_bytes not in (None, self.held_bytes):
+            return False
+        is_last = self.held_bytes + frames * PACKET_BYTES == self.size_bytes
+        return not self.in_packets or is_last or length_bytes == frames * PACKET_BYTES
 
     def take(self, length_bytes: int) -> None:
         """Count data that fits."""

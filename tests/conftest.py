@@ -19,6 +19,7 @@ from dsmgateway import commands as c
 from dsmgateway import effects as fx
 from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
+from dsmgateway.families import family_of
 from dsmgateway.framing import DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.states import State
@@ -60,6 +61,18 @@ def data_frames(file: bytes, offset_bytes: int = 0, packet_bytes: int = c.PACKET
     return frames
 
 
+def enhanced_frames(
+    file: bytes, offset_bytes: int = 0, plain: Callable[[int], bool] = lambda number: False
+) -> list[bytes]:
+    """The same as ENHANCED_DATA, but for the frames whose number is to be ``plain``."""
+    frames, crc = [], 0
+    for number, begin in enumerate(range(offset_bytes, len(file), c.PACKET_BYTES)):
+        packet = file[begin : begin + c.PACKET_BYTES]
+        crc = crc16(packet, crc)
+        frames.append((c.Data(packet, crc) if plain(number) else c.EnhancedData(begin, packet, crc)).encode())
+    return frames
+
+
 def opening(file: bytes, path: bytes = PATH, crc: int = 0) -> list[bytes]:
     """What a device sends up to SYNC, one command an item."""
     told = [init(), c.Path(path), c.MetadataResponse(METADATA), c.Start(len(file), crc), c.Sync(0)]
@@ -96,15 +109,18 @@ def merged(events: Iterable[DeviceEvent]) -> list[DeviceEvent]:
     joined: list[DeviceEvent] = []
     for event in events:
         before = joined[-1] if joined else None
-        if (
-            isinstance(event, DataRun)
-            and isinstance(before, DataRun)
-            and {event.offset_bytes, before.offset_bytes} == {None}
-        ):
-            joined[-1] = DataRun(before.data + event.data, before.frames + event.frames)
+        if isinstance(event, DataRun) and isinstance(before, DataRun) and _goes_on(before, event):
+            joined[-1] = DataRun(before.data + event.data, before.frames + event.frames, before.offset_bytes)
         else:
             joined.append(event)
     return joined
+
+
+def _goes_on(before: DataRun, event: DataRun) -> bool:
+    """Whether a run could have come as one with the run before it."""
+    if before.offset_bytes is None:
+        return event.offset_bytes is None
+    return event.offset_bytes in (None, before.offset_bytes + len(before.data))
 
 
 def decode(pieces: Iterable[bytes]) -> list[DeviceEvent]:
@@ -137,10 +153,11 @@ class MemoryStore:
     current: tuple[object, ...] = ()
 
     def open(self, imei: str | None, offer: fx.Open) -> int:
-        """Return the packet boundary from which on the file is missing."""
-        self.current = (imei, offer.device_path, offer.size_bytes, offer.start_crc)
+        """Return the packet boundary from which on the file is missing; a packet is asked for twice by identifier."""
+        self.current = (imei, offer.device_path, offer.size_bytes, offer.start_crc, offer.in_packets, offer.qualifier)
         part = self.parts.setdefault(self.current, bytearray())
-        del part[len(part) // c.PACKET_BYTES * c.PACKET_BYTES :]
+        known = len(part) // c.PACKET_BYTES - (offer.qualifier is not None)
+        del part[max(0, known) * c.PACKET_BYTES if offer.qualifier != "" else 0 :]
         return len(part)
 
     def append(self, write: fx.Append) -> None:
@@ -149,13 +166,18 @@ class MemoryStore:
         assert write.offset_bytes <= len(part), "a hole"
         part[write.offset_bytes :] = write.data
 
-    def finish(self, finish: fx.Finish) -> str:
-        """Keep the file; return its name."""
-        imei, device_path, size_bytes, _ = self.current
+    def finish(self, finish: fx.Finish) -> tuple[str, int]:
+        """Keep the file; return its name and size."""
+        imei, device_path, size_bytes, _, in_packets, _ = self.current
         body = bytes(self.parts.pop(self.current))
-        assert len(body) == size_bytes, "not whole"
-        self.stored.append({"imei": imei, "device_path": device_path, "content": body, **finish.about})
-        return f"media/{len(self.stored)}"
+        assert isinstance(size_bytes, int) and isinstance(device_path, bytes)
+        assert size_bytes - c.PACKET_BYTES < len(body) <= size_bytes if in_packets else len(body) == size_bytes
+        metadata = finish.metadata.to_json() if finish.metadata else None
+        family = family_of(device_path).value
+        self.stored.append(
+            {"imei": imei, "device_path": device_path, "content": body, "family": family, "metadata": metadata}
+        )
+        return f"media/{len(self.stored)}", len(body)
 
 
 class Conversation:
@@ -194,14 +216,14 @@ class Conversation:
                 self.sent += command.encode()
             case fx.DropUntilSync():
                 self.decoder.drop_until_sync()
-            case fx.ExpectData(remaining_bytes):
-                self.decoder.expect_data(remaining_bytes)
+            case fx.ExpectData(remaining_bytes, whole_packets):
+                self.decoder.expect_data(remaining_bytes, whole_packets)
             case fx.Open():
                 self.perform(self.session.opened(self.store.open(self.session.imei, effect), False))
             case fx.Append():
                 self.store.append(effect)
             case fx.Finish():
-                self.perform(self.session.stored(self.store.finish(effect), False))
+                self.perform(self.session.stored(*self.store.finish(effect), False))
             case fx.Note(event):
                 self.noted.append(event.label)
             case fx.End():
@@ -232,7 +254,7 @@ def session_in(
         lambda: session.opened(held_bytes, comparing),
         lambda: session.receive(c.Sync(held_bytes)),
         lambda: session.receive(DataRun(bytes(SIZE - held_bytes), 3)),
-        lambda: session.stored("media/1", False),
+        lambda: session.stored("media/1", SIZE, False),
         session.stop,
     ]
     for give_in in inputs:

@@ -1,5 +1,7 @@
 """Bytes to commands: the step, how it is lost and how it is found again."""
 
+import itertools
+
 import pytest
 from conftest import (
     IDLE,
@@ -13,12 +15,14 @@ from conftest import (
     data_frames,
     decode,
     drained,
+    enhanced_frames,
     in_data,
     init,
     merged,
 )
 
 from dsmgateway import commands as c
+from dsmgateway.crc import crc16
 from dsmgateway.errors import CommandError, FramingError
 from dsmgateway.framing import (
     MAX_CANDIDATES,
@@ -200,22 +204,70 @@ def test_frame_that_straddles_the_end_comes_alone() -> None:
 
 
 def test_enhanced_data_says_its_place() -> None:
-    """Protocol 6's DATA is chained alike and names its offset; neighbours are not joined."""
-    stream, crc = b"", 0
-    for begin in (0, 1024):
-        packet = FILE[begin : begin + 1024]
-        crc = c.Data.parse(FRAMES[begin // 1024][4:]).crc
-        stream += c.EnhancedData(begin, packet, crc).encode()
-    assert events_after_sync(stream) == [DataRun(FILE[:1024], 1, 0), DataRun(FILE[1024:2048], 1, 1024)]
+    """Protocol 6's DATA is chained alike and names its offset: a run has that of its first frame."""
+    assert events_after_sync(*enhanced_frames(FILE)) == [DataRun(FILE, 4, 0)]
+
+
+def test_enhanced_data_at_another_place_begins_a_run() -> None:
+    """A frame that names another offset than it would have is for the session to judge, and so comes first in a run."""
+    frames = enhanced_frames(FILE)
+    crc = c.Data.parse(FRAMES[1][4:]).crc
+    frames[1] = c.EnhancedData(5000, FILE[1024:2048], crc).encode()
+    found = in_pieces(b"".join(frames))
+    assert found == [DataRun(FILE[:1024], 1, 0), DataRun(FILE[1024:2048], 1, 5000), DataRun(FILE[2048:], 2, 2048)]
+
+
+@pytest.mark.parametrize("plain", list(itertools.product([False, True], repeat=4)))
+def test_plain_and_enhanced_data_in_one_file(plain: tuple[bool, ...]) -> None:
+    """Both kinds chain with one another; a run says its place if its first frame does."""
+    found = in_pieces(b"".join(enhanced_frames(FILE, plain=plain.__getitem__)))
+    assert b"".join(run.data for run in found) == FILE
+    assert sum(run.frames for run in found) == 4
+    place = 0
+    for run in found:
+        assert run.offset_bytes in (None, place)
+        assert (run.offset_bytes is None) == plain[place // 1024]
+        place += len(run.data)
+    assert [run.offset_bytes is None for run in found] in ([True], [False], [True, False])
+
+
+def in_pieces(frames: bytes) -> list[DataRun]:
+    """All runs of these frames after a SYNC, as they come when everything is there."""
+    decoder = in_data()
+    decoder.feed(frames)
+    return [event for event in drained(decoder) if isinstance(event, DataRun)]
 
 
 def test_enhanced_data_counts_for_the_end_of_the_file() -> None:
-    """A run of DATA after it still ends where the file does."""
+    """A run with it ends where the file does."""
     decoder = in_data()
     decoder.expect_data(2048)
     crc = c.Data.parse(FRAMES[0][4:]).crc
     decoder.feed(c.EnhancedData(0, FILE[:1024], crc).encode() + b"".join(FRAMES[1:]))
-    assert [event.frames for event in drained(decoder)] == [1, 1, 2]
+    assert [event.frames for event in drained(decoder)] == [2, 2]
+
+
+@pytest.mark.parametrize("lengths", [(1024, 300, 1024), (300, 1024, 1024), (1024, 1024, 300), (1, 1, 1)])
+def test_short_packets_end_a_run_where_packets_are_counted(lengths: tuple[int, ...]) -> None:
+    """Where START counts packets, a short one can only be the last: each is for the session to judge."""
+    decoder = in_data()
+    decoder.expect_data(3 * 1024, whole_packets=True)
+    crc, begin = 0, 0
+    for length in lengths:
+        packet = FILE[begin : begin + length]
+        crc, begin = crc16(packet, crc), begin + length
+        decoder.feed(c.Data(packet, crc).encode())
+    runs = [run for run in drained(decoder) if isinstance(run, DataRun)]
+    assert all(1024 * (run.frames - 1) < len(run.data) <= 1024 * run.frames for run in runs)
+    assert b"".join(run.data for run in runs) == FILE[:begin]
+
+
+@pytest.mark.parametrize("kept", [1, 3, 4, 7, 8, 9, 500, 1030, 1033])
+def test_cut_enhanced_frame_is_passed_over(kept: int) -> None:
+    """A frame of protocol 6 that is cut and sent again whole costs no RESUME either."""
+    frames = enhanced_frames(FILE)
+    found = events_after_sync(frames[0], frames[1][:kept], *frames[1:])
+    assert found == [DataRun(FILE[:1024], 1, 0), StepFound(kept), DataRun(FILE[1024:], 3, 1024)]
 
 
 def test_enhanced_data_with_a_wrong_crc_is_damage() -> None:

@@ -17,6 +17,7 @@ from conftest import (
     cut,
     data_frames,
     drained,
+    enhanced_frames,
     init,
     merged,
     opening,
@@ -30,13 +31,16 @@ from dsmgateway import crc as crc_module
 from dsmgateway.errors import PeerError
 from dsmgateway.framing import MAX_CANDIDATES, DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
 
-#: A search looks through one frame's length, and the last candidate in it is one byte short of a whole DATA.
-MOST_IN_SEARCH = 1033 + 1030 - 1
+#: A search looks through one frame's length, and the last candidate in it is one byte short of a whole ENHANCED_DATA.
+MOST_IN_SEARCH = 1033 + 1034 - 1
 #: A METADATA that is one byte short of its end, the longest command of all.
 MOST_BUFFERED = c.HEADER_BYTES + c.MAX_METADATA_BYTES - 1
 
 FILES = [content(2 * 1024 + 77), bytes(2 * 1024 + 5), content(300) + bytes(900) + b"\0\4\4\2" * 40, content(3)]
-WHOLE = [conversation(file) for file in FILES]
+MIXED = [enhanced_frames(file, plain=lambda number: number % 3 == 1) for file in FILES]
+WHOLE = [conversation(file) for file in FILES] + [
+    b"".join([*opening(file), *frames, init(IDLE).encode()]) for file, frames in zip(FILES, MIXED, strict=True)
+]
 TOKENS = [
     b"\0",
     b"\0\0\0",
@@ -50,6 +54,7 @@ TOKENS = [
     b"\0\x0b\x10",
     b"\0\x0e\4\6",
     *[piece for file in FILES for piece in data_frames(file)[:2]],
+    *[piece for frames in MIXED for piece in frames[:2]],
     *opening(FILES[0]),
     c.Sync(1024).encode(),
     c.Status(1).encode(),
@@ -138,9 +143,9 @@ def test_buffer_is_bounded_by_one_search(stream: bytes, places: list[int]) -> No
 
 
 def test_longest_search() -> None:
-    """2,062 bytes do wait at times: the last candidate in a damaged frame may be a whole frame long."""
+    """2,066 bytes do wait at times: the last candidate in a damaged frame may be a whole frame long."""
     decoder = DeviceDecoder()
-    decoder.feed(b"".join(opening(FILES[0])) + b"\xff" * 1033 + b"\0\4\4\2" + b"\xff" * 1025)
+    decoder.feed(b"".join(opening(FILES[0])) + b"\xff" * 1033 + b"\0\x0e\4\6" + b"\xff" * 1029)
     assert [type(event) for event in drained(decoder)] == [c.Init, c.Path, c.MetadataResponse, c.Start, c.Sync]
     assert decoder.buffered_bytes == MOST_IN_SEARCH
     decoder.feed(b"\xff")
@@ -261,7 +266,7 @@ def test_work_of_one_search() -> None:
 
 def test_paths_and_metadata_pass_through() -> None:
     """The mutated conversations are conversations: unharmed they are understood to the end."""
-    for file, stream in zip(FILES, WHOLE, strict=True):
+    for file, stream in zip(FILES * 2, WHOLE, strict=True):
         talk = Conversation()
         talk.feed(stream)
         assert [stored["content"] for stored in talk.store.stored] == [file]

@@ -192,7 +192,7 @@ def test_opened_out_of_turn_is_a_bug(state: State) -> None:
 @pytest.mark.parametrize("state", [state for state in State if state not in (S.STORING, S.ENDED)], ids=named)
 def test_stored_out_of_turn_is_a_bug(state: State) -> None:
     """Nothing is acknowledged that was not to be stored: the answer is refused, and nothing has changed."""
-    for answer in (lambda session: session.stored("media/1", False), lambda session: session.differs()):
+    for answer in (lambda session: session.stored("media/1", SIZE, False), lambda session: session.differs()):
         session = session_in(state)
         before = slots_of(session)
         with pytest.raises(AssertionError, match=f"the store answered in state {state.value}, not storing"):
@@ -203,4 +203,4 @@ def test_stored_out_of_turn_is_a_bug(state: State) -> None:
 def test_stored_without_a_file_is_a_bug() -> None:
     """After the end, a file that never was cannot have been stored."""
     with pytest.raises(AssertionError, match="no transfer in state ended"):
-        session_in(S.ENDED, SessionOptions()).stored("media/1", False)
+        session_in(S.ENDED, SessionOptions()).stored("media/1", SIZE, False)

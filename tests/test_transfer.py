@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmgateway.commands import PACKET_BYTES
+from dsmgateway.families import Unit
 from dsmgateway.transfer import SyncVerdict, Transfer
 
 SIZES = st.integers(1, 5000)
@@ -15,6 +16,13 @@ def transfer(size_bytes: int = 5000, held_bytes: int = 0, comparing: bool = Fals
     """A file that the store has opened."""
     begun = Transfer(PATH, size_bytes, 0)
     begun.opened(held_bytes, comparing)
+    return begun
+
+
+def in_packets(packets: int = 5, held_bytes: int = 0) -> Transfer:
+    """A file whose packets are counted."""
+    begun = Transfer(b"%photof", packets, 0, Unit.PACKETS)
+    begun.opened(held_bytes, False)
     return begun
 
 
@@ -48,6 +56,7 @@ def test_resume_never_makes_a_hole(size_bytes: int, held_bytes: int) -> None:
 def test_sync_never_makes_a_hole(size_bytes: int, held_bytes: int, offset_bytes: int) -> None:
     """A SYNC is followed exactly when it is in the file and not beyond what is held; else nothing changes."""
     begun = transfer(size_bytes, min(held_bytes, size_bytes))
+    begun.synced = True
     held_before = begun.held_bytes
     if begun.sync(offset_bytes) is SyncVerdict.GO_ON:
         assert begun.held_bytes == offset_bytes <= held_before
@@ -111,7 +120,7 @@ def test_comparison_takes_the_last_packet_only() -> None:
 )
 def test_data_fits(length_bytes: int, offset_bytes: int | None, fits: bool) -> None:
     """Data is taken when it is within the size and, where it says its place, in its place."""
-    assert transfer(held_bytes=4096).fits(length_bytes, offset_bytes) is fits
+    assert transfer(held_bytes=4096).fits(length_bytes, 1, offset_bytes) is fits
 
 
 def test_whole_with_the_last_byte() -> None:
@@ -123,3 +132,72 @@ def test_whole_with_the_last_byte() -> None:
     assert begun.unanswered == 0
     begun.take(1)
     assert begun.whole and begun.remaining_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "resume_offset"), [(0, 0), (1, 0), (1024, 2), (2047, 2), (4096, 5), (4097, 5), (5120, 5)]
+)
+def test_resume_in_packets(held_bytes: int, resume_offset: int) -> None:
+    """RESUME names the packet that is missing, from 1; 0 stands for the start as it does in bytes."""
+    assert in_packets(held_bytes=held_bytes).resume_offset == resume_offset
+
+
+@pytest.mark.parametrize("held_bytes", [0, 1024, 4096])
+def test_resume_in_bytes(held_bytes: int) -> None:
+    """In bytes RESUME says what is held."""
+    assert transfer(held_bytes=held_bytes).resume_offset == held_bytes
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10_000 * 1024))
+def test_an_answer_in_kind_goes_on_where_it_was_asked(packets: int, held_bytes: int) -> None:
+    """A SYNC that says what RESUME said, or 1 for 0, begins at the packet boundary that is held."""
+    begun = in_packets(packets, min(held_bytes, packets * 1024))
+    wanted = begun.resume_bytes
+    assert begun.sync(max(1, begun.resume_offset)) is SyncVerdict.GO_ON
+    assert begun.held_bytes == wanted
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "whole"), [(0, False), (4095, False), (4096, False), (4097, True), (5119, True), (5120, True)]
+)
+def test_whole_with_any_last_packet(held_bytes: int, whole: bool) -> None:
+    """Counted in packets, a file is whole when something of its last packet is held."""
+    assert in_packets(held_bytes=held_bytes).whole is whole
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "length_bytes", "frames", "fits"),
+    [
+        (0, 1024, 1, True),
+        (0, 1023, 1, False),
+        (0, 4 * 1024 + 1, 5, True),
+        (0, 3 * 1024 + 1, 4, False),
+        (4096, 1, 1, True),
+        (4096, 1024, 1, True),
+        (4096, 1025, 2, False),
+    ],
+)
+def test_data_fits_in_packets(held_bytes: int, length_bytes: int, frames: int, fits: bool) -> None:
+    """Only the last packet of the file can be short."""
+    assert in_packets(held_bytes=held_bytes).fits(length_bytes, frames, None) is fits
+
+
+def test_first_sync_of_1_shows_packets() -> None:
+    """What was asked for at byte 0 cannot begin at 1; from then on START's size counts packets as well."""
+    begun = transfer(5)
+    begun.syncs_due = 2
+    assert begun.sync(1) is SyncVerdict.IN_PACKETS
+    begun.count_packets()
+    assert (begun.size, begun.size_bytes, begun.syncs_due) == (5, 5120, 1)
+    assert begun.sync(1) is SyncVerdict.GO_ON
+    assert begun.remaining_bytes == 5120
+
+
+def test_sync_of_1_is_a_byte_where_bytes_are_sure() -> None:
+    """After a SYNC at byte 0, or a RESUME elsewhere, 1 is no sign of packets."""
+    begun = transfer(5000)
+    assert begun.sync(0) is SyncVerdict.GO_ON
+    begun.take(1024)
+    assert begun.sync(1) is SyncVerdict.GO_ON
+    assert begun.held_bytes == 1
+    assert transfer(5000, 1024).sync(1) is SyncVerdict.GO_ON
