@@ -16,7 +16,7 @@ from dsmgateway.store import Offered
 from dsmgateway.store.journal import Checkpoint, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.naming import final_path, is_final_path, iso_time, sidecar_path
 from dsmgateway.store.part import proven_checkpoint, resume_offset
-from dsmgateway.store.sidecar import encode_sidecar, parse_sidecar, path_fields
+from dsmgateway.store.sidecar import encode_sidecar, offer_fields, parse_sidecar, path_fields
 
 OFFERED = Offered(IMEI, b"dsm/picture/231020/231452.jpg", 200_000, 0x1234)
 POINTS = [Checkpoint(offset, offset * 7, 1 + offset // 50_000, offset // 3) for offset in (0, 1024, 60_000, 200_000)]
@@ -288,8 +288,46 @@ RECORD_FIELDS = {
 def test_a_sidecar_gives_back_its_record() -> None:
     record = parse_sidecar(encode_sidecar(RECORD_FIELDS, {"size": 99, "metadata": {}}))
     assert record is not None
-    assert (record.device_path, record.size_bytes, record.crc16) == (b"a\xff", 5, 7)
+    assert (record.device_path, record.size_bytes, record.crc16, record.qualifier) == (b"a\xff", 5, 7, None)
     assert path_fields(Offered(IMEI, b"a\xff", 0, 0)) == {"device_path": "a\\xff", "device_path_hex": "61ff"}
+
+
+def test_what_is_not_known_of_a_file_is_left_out_whatever_the_caller_says() -> None:
+    """The qualifier among others: start-up reads it back."""
+    fields = json.loads(encode_sidecar(RECORD_FIELDS, {"qualifier": "mine", "family": "mine", "kind": 1, "other": 2}))
+    assert fields == RECORD_FIELDS | {"other": 2}
+
+
+@pytest.mark.parametrize(
+    ("offered", "fields"),
+    [
+        (Offered(IMEI, b"a", 0, 0), {}),
+        (
+            Offered(IMEI, b"dsm/video/1.mp4", 0, 0),
+            {"family": "dsm", "camera": "dsm", "kind": "video", "media_type": "video/mp4"},
+        ),
+        (Offered(IMEI, b"dashcam/1", 0, 0, qualifier=""), {"family": "dashcam", "qualifier": ""}),
+        (
+            PHOTO,
+            {
+                "qualifier": "1571840452123-4",
+                "family": "dualcam",
+                "camera": "front",
+                "kind": "photo",
+                "media_type": "image/jpeg",
+            },
+        ),
+    ],
+)
+def test_a_sidecar_says_what_the_path_or_identifier_tells(offered: Offered, fields: dict[str, object]) -> None:
+    assert offer_fields(offered) == fields
+
+
+@pytest.mark.parametrize("qualifier", ["", "1571840452123-4"])
+def test_a_sidecar_gives_back_its_qualifier(qualifier: str) -> None:
+    record = parse_sidecar(encode_sidecar(RECORD_FIELDS | {"qualifier": qualifier}, {}))
+    assert record is not None and record.qualifier == qualifier
+    assert parse_sidecar(encode_sidecar(RECORD_FIELDS | {"qualifier": 5}, {})) is None
 
 
 @pytest.mark.parametrize("name", ["path", "imei", "device_path_hex", "size", "sha256"])

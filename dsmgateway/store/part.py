@@ -61,6 +61,8 @@ class PartUpload(Upload):
         self._path = room.spool.part(self._key)
         self._descriptor = descriptor
         self._named_durably = False
+        #: Where the part ends on the disk, which is beyond the position after a rewind.
+        self._reach_bytes = digests.length_bytes
 
     def checkpoint(self) -> None:
         """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
@@ -97,8 +99,10 @@ class PartUpload(Upload):
         """
         self.require_whole()
         with self._fatal():
-            if self._disk.length(self._path, self._descriptor) != self.offered.size_bytes:
+            if self._disk.length(self._path, self._descriptor) != self._reach_bytes:
                 raise StoreError(f"check {self._path}: someone else changed the size of this part")
+            if self._reach_bytes > self.position_bytes:
+                self._disk.truncate(self._path, self._descriptor, self.position_bytes)
             with self._set_aside_on_failure():
                 self._disk.fsync(self._path, self._descriptor)
         if self.dirty_bytes:
@@ -113,6 +117,7 @@ class PartUpload(Upload):
             self._disk.write(self._path, self._descriptor, offset_bytes, data)
         for piece in data:
             self.digests.update(piece)
+        self._reach_bytes = max(self._reach_bytes, self.digests.length_bytes)
         self.dirty_bytes += self.digests.length_bytes - offset_bytes
         self._room.grown(self.digests.length_bytes - self.position_bytes)
 

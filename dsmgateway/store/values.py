@@ -78,7 +78,8 @@ class Offered:
 class Record:
     """One stored file: where it is (``path``, relative to the data folder) and what is in it.
 
-    ``crc16`` is the CRC-16 of the content as the protocol counts it, or None where an old sidecar does not tell.
+    ``crc16`` is the CRC-16 of the content as the protocol counts it, or None where an old sidecar does not tell;
+    ``qualifier`` is that of its offer.
     """
 
     path: str
@@ -87,11 +88,18 @@ class Record:
     size_bytes: int
     sha256: str
     crc16: int | None
+    qualifier: str | None = None
 
-    @property
-    def identity(self) -> tuple[str, bytes, int, str]:
-        """Return what makes two files the same: device, path, size and content."""
-        return (self.imei, self.device_path, self.size_bytes, self.sha256)
+    def is_same_file(self, other: Record) -> bool:
+        """Say whether both are one file: device, path, size and content agree, and the qualifiers do not object."""
+        mine = (self.imei, self.device_path, self.size_bytes, self.sha256)
+        theirs = (other.imei, other.device_path, other.size_bytes, other.sha256)
+        return mine == theirs and are_compatible(self.qualifier, other.qualifier)
+
+
+def are_compatible(one: str | None, other: str | None) -> bool:
+    """Say whether two qualifiers can be those of one file: they are equal, or of one of them nothing is known."""
+    return one == other or "" in (one, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,8 @@ class Recovery:
     ``rolled_forward``: files whose finish was cut off and is now complete. ``rolled_back``: records of a finish dropped
     because the part is still there. ``set_aside``: files in the tree that did not match their record. ``expired``:
     parts deleted by age. ``parts`` and ``part_bytes``: what can go on. ``index_rebuilt``: the index of a tree
-    was missing or corrupt, and ``indexed`` files were read back from the tree; ``unreadable`` sidecars could not be.
+    was missing, corrupt or of another version, and ``indexed`` files were read back from the tree; ``unreadable``
+    sidecars could not be.
     """
 
     rolled_forward: tuple[str, ...] = ()
