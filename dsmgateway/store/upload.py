@@ -18,6 +18,13 @@ class Ended(StoreError):
     """The upload is over as it should be: finished, parked or given up on purpose; the disk did not fail."""
 
 
+class OtherFile(StoreError):
+    """What comes is not the file that the part was of: the part is discarded, and the same offer begins at 0.
+
+    The disk did not fail, and the device did nothing wrong: its identifier names another file by now.
+    """
+
+
 class Upload(abc.ABC):
     """One file being received; every method may block and is called by one thread at a time.
 
@@ -46,7 +53,8 @@ class Upload(abc.ABC):
         """Take the bytes that belong at ``offset_bytes``: before the position is a rewind, beyond it is refused.
 
         Raises `StoreError`: the disk failed, or the bytes would leave a hole or go beyond the end of the file. Where
-        packets are counted, a last packet comes in one call, since what it brings is the end.
+        packets are counted, a last packet comes in one call, since what it brings is the end. Raises `OtherFile`
+        if the bytes are not those of the part that was taken up.
         """
         self.require_open()
         end_bytes = offset_bytes + sum(len(piece) for piece in data)
