@@ -254,7 +254,7 @@ FIELDS: dict[str, str] = {
     "files_stored": "files that this connection brought whole",
     "held": "bytes of the file that are held",
     "imei": "the device; missing before INIT",
-    "index_rebuilt": "true when the index of stored files was missing or damaged and was made anew",
+    "index_rebuilt": "true when the index of stored files was missing, damaged or outdated and was made anew",
     "indexed": "stored files read back into the index",
     "limit": "files and sockets that may be open at the same time",
     "meaning": "the STATUS code in words",

@@ -6,17 +6,27 @@ import os
 import random
 import sqlite3
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
-from dsmgateway.store import Disk, FileStore, Offered, State, Stored, check
+from dsmgateway.store import Disk, FileStore, Offered, OtherFile, State, Stored, check
 
 IMEI = "352093081429150"
 DAY_S = 86400.0
 MAX_AGE_S = 30 * DAY_S
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder in memory where there is one, for tests that make thousands of syncs which prove nothing there."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
 
 
 class Killed(BaseException):
@@ -139,16 +149,28 @@ class ForgetfulDisk(FaultyDisk):
 
 
 class Camera:
-    """Four files that a device offers, and what it was told of them."""
+    """Files that a device offers, and what it was told of them.
 
-    def __init__(self, seed: int = 7) -> None:
-        noise = random.Random(seed)
+    Either four that have paths, or two photos of a DualCam: one identifier for both, sizes that are the same in
+    packets, and metadata that is no help.
+    """
+
+    def __init__(self, *, photos: bool = False) -> None:
+        noise = random.Random(7)
         sizes = {b"dsm/picture/1.jpg": 5000, b"dsm/picture/2.jpg": 4096, b"mdas9/3.mp4": 2100, b"dsm/4.jpg": 0}
+        if photos:
+            sizes = {b"%photof one": 3073, b"%photof two": 4000}
         self.contents = {path: noise.randbytes(size) for path, size in sizes.items()}
         self.told: dict[bytes, Stored] = {}
+        self.photos = photos
+        #: How often the part of one photo was not gone on with for the other one.
+        self.others = 0
 
     def offer(self, path: bytes, *, known_crc: bool = False) -> Offered:
         content = self.contents[path]
+        if self.photos:
+            size_bytes = -(-len(content) // 1024) * 1024
+            return Offered(IMEI, b"%photof", size_bytes, 0, in_packets=True, qualifier="1571840452123-4")
         return Offered(IMEI, path, len(content), crc16(content) if known_crc else 0)
 
     def send(self, upload: Any, path: bytes, end: int | None = None) -> None:
@@ -157,8 +179,15 @@ class Camera:
             upload.write(start, [content[start : start + 1024]])
 
     def deliver(self, store: FileStore, path: bytes, *, known_crc: bool = False) -> Stored:
-        upload = store.open(self.offer(path, known_crc=known_crc), "198.51.100.7")
-        self.send(upload, path)
+        offered = self.offer(path, known_crc=known_crc)
+        upload = store.open(offered, "198.51.100.7")
+        try:
+            self.send(upload, path)
+        except OtherFile:
+            self.others += 1
+            upload = store.open(offered, "198.51.100.7")
+            assert upload.offset_bytes == 0
+            self.send(upload, path)
         return self.answered(path, store.finish([(upload, {"metadata": {"raw": "00"}})])[0])
 
     def answered(self, path: bytes, answer: object) -> Stored:
@@ -174,6 +203,9 @@ class Camera:
 
 def a_day(store: FileStore, camera: Camera) -> None:
     """A broken connection, a finish of three together, one alone, a comparison, a duplicate, an unfinished rest."""
+    if camera.photos:
+        _a_day_of_photos(store, camera)
+        return
     one, two, three, four = camera.contents
     store.start(MAX_AGE_S)
     upload = store.open(camera.offer(one), "198.51.100.7")
@@ -192,6 +224,24 @@ def a_day(store: FileStore, camera: Camera) -> None:
     upload.checkpoint()
     camera.send(upload, three, 2048)
     upload.write(512, [camera.contents[three][512:2048]])
+    store.stop()
+
+
+def _a_day_of_photos(store: FileStore, camera: Camera) -> None:
+    """A photo broken off, the other one under the same identifier, the first one broken off twice, a duplicate."""
+    one, two = camera.contents
+    store.start(MAX_AGE_S)
+    upload = store.open(camera.offer(one), "198.51.100.7")
+    camera.send(upload, one, 3072)
+    upload.park()
+    camera.deliver(store, two)
+    for end in (3072, 3073):
+        upload = store.open(camera.offer(one), "198.51.100.7")
+        camera.send(upload, one, end)
+        upload.park()
+    camera.deliver(store, one)
+    upload = store.open(camera.offer(two), "198.51.100.7")
+    camera.send(upload, two, 2048)
     store.stop()
 
 

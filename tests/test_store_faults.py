@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from store_faults import MAX_AGE_S, Camera, FaultyDisk, ForgetfulDisk, Killed, a_day, assert_nothing_lost
+from store_faults import MAX_AGE_S, Camera, FaultyDisk, ForgetfulDisk, Killed, a_day, assert_nothing_lost, in_memory
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore
@@ -19,10 +17,16 @@ from dsmgateway.store import FileStore
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A folder in memory where there is one: these tests make thousands of syncs that prove nothing here."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as name:
-        yield Path(name)
+    with in_memory() as folder:
+        yield folder
+
+
+def test_a_day_of_photos_has_one_that_must_not_be_joined_with_the_other(scratch: Path) -> None:
+    """What the tests below stand on."""
+    camera = Camera(photos=True)
+    a_day(FileStore(scratch / "data"), camera)
+    assert camera.others == 1 and len(camera.told) == 2
+    assert_nothing_lost(scratch / "data", camera)
 
 
 def _killed(disk: FaultyDisk, folder: Path, camera: Camera) -> bool:
@@ -36,24 +40,26 @@ def _killed(disk: FaultyDisk, folder: Path, camera: Camera) -> bool:
     return False
 
 
-def test_a_kill_before_any_call_loses_nothing_and_doubles_nothing(scratch: Path) -> None:
+@pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
+def test_a_kill_before_any_call_loses_nothing_and_doubles_nothing(scratch: Path, photos: bool) -> None:
     for number in itertools.count(1):
-        camera, folder = Camera(), scratch / str(number)
+        camera, folder = Camera(photos=photos), scratch / str(number)
         if not _killed(FaultyDisk(kill_at=number), folder, camera):
             break
         assert_nothing_lost(folder, camera)
-    assert number > 150
+    assert number > 140
 
 
+@pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
 @pytest.mark.slow
-def test_a_kill_during_the_recovery_from_a_kill_loses_nothing(scratch: Path) -> None:
+def test_a_kill_during_the_recovery_from_a_kill_loses_nothing(scratch: Path, photos: bool) -> None:
     """Every call from the finish on, and every call of the start-up after it."""
-    calls = _calls(scratch / "whole")
+    calls = _calls(scratch / "whole", photos)
     first = next(number for number, call in enumerate(calls, 1) if call.endswith(".sidecar"))
     last = max(number for number, call in enumerate(calls, 1) if call == "commit to index.sqlite3")
     for number in range(first, min(last, first + 90), 2):
         for again in itertools.count(1, 2):
-            camera, folder = Camera(), scratch / f"{number}-{again}"
+            camera, folder = Camera(photos=photos), scratch / f"{number}-{again}"
             assert _killed(FaultyDisk(kill_at=number), folder, camera)
             disk = FaultyDisk(kill_at=again)
             try:
@@ -66,16 +72,17 @@ def test_a_kill_during_the_recovery_from_a_kill_loses_nothing(scratch: Path) -> 
             assert_nothing_lost(folder, camera)
 
 
-def _calls(folder: Path) -> list[str]:
+def _calls(folder: Path, photos: bool) -> list[str]:
     disk = FaultyDisk()
-    assert not _killed(disk, folder, Camera())
+    assert not _killed(disk, folder, Camera(photos=photos))
     return disk.calls
 
 
+@pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
 @pytest.mark.parametrize("reason", [errno.EIO, errno.ENOSPC])
-def test_any_call_may_fail_and_the_camera_succeeds_when_it_comes_back(scratch: Path, reason: int) -> None:
+def test_any_call_may_fail_and_the_camera_succeeds_when_it_comes_back(scratch: Path, reason: int, photos: bool) -> None:
     for number in itertools.count(1):
-        camera, folder = Camera(), scratch / str(number)
+        camera, folder = Camera(photos=photos), scratch / str(number)
         disk = FaultyDisk(fail_at=number, errno=reason)
         store = FileStore(folder, disk=disk)
         with suppress(StoreError):
@@ -87,7 +94,7 @@ def test_any_call_may_fail_and_the_camera_succeeds_when_it_comes_back(scratch: P
             store.stop()
         disk.bury()
         assert_nothing_lost(folder, camera)
-    assert number > 150
+    assert number > 140
 
 
 def _come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) -> None:
@@ -102,10 +109,13 @@ def _come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera)
         assert_nothing_lost(folder, camera)
 
 
+@pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
 @pytest.mark.parametrize("keep_index", [True, False])
-def test_a_power_cut_before_any_call_loses_nothing_that_was_acknowledged(scratch: Path, keep_index: bool) -> None:
+def test_a_power_cut_before_any_call_loses_nothing_that_was_acknowledged(
+    scratch: Path, keep_index: bool, photos: bool
+) -> None:
     for number in itertools.count(1):
-        camera, folder, found = Camera(), scratch / f"{number}", scratch / f"{number}-found"
+        camera, folder, found = Camera(photos=photos), scratch / f"{number}", scratch / f"{number}-found"
         disk = ForgetfulDisk(folder, kill_at=number)
         store = FileStore(folder, disk=disk)
         try:

@@ -85,7 +85,10 @@ def test_a_stored_file_and_its_sidecar_say_everything(start: Start, folder: Path
         "imei": IMEI,
         "device_path": PATH.decode(),
         "device_path_hex": PATH.hex(),
-        "family": "adas",
+        "family": "dsm",
+        "camera": "dsm",
+        "kind": "photo",
+        "media_type": "image/jpeg",
         "path": stored.path,
         "size": len(CONTENT),
         "sha256": stored.sha256,
@@ -245,6 +248,93 @@ def test_other_content_path_or_device_is_another_file(start: Start, folder: Path
     assert len(_names(folder)) == 4
 
 
+def _photo(store: FileStore, qualifier: str | None, content: bytes = CONTENT, *, crc: int = 0) -> Upload:
+    """Receive this content under an identifier, counted in packets."""
+    offered = Offered(IMEI, b"%photof", -(-len(content) // 1024) * 1024, crc, in_packets=True, qualifier=qualifier)
+    upload = store.open(offered, PEER)
+    for offset in range(upload.offset_bytes, len(content), 1024):
+        upload.write(offset, [content[offset : offset + 1024]])
+    return upload
+
+
+@pytest.mark.parametrize("last_bytes", [1, 7, 1023, 1024])
+def test_a_file_counted_in_packets_is_stored_with_the_size_it_turns_out_to_have(
+    start: Start, folder: Path, last_bytes: int
+) -> None:
+    store = start()
+    content = CONTENT[: 2048 + last_bytes]
+    stored = _stored(store, _photo(store, "1571840452123-4", content), {"size": 1})
+    assert stored == Stored(stored.path, stored.sha256, len(content), duplicate=False)
+    assert Path(stored.path).name == f"20231114T221320123Z_dualcam-front-photo_{stored.sha256[:8]}.jpg"
+    assert (folder / stored.path).read_bytes() == content
+    fields = json.loads((folder / stored.path).with_suffix(".json").read_text())
+    assert (fields["size"], fields["qualifier"], fields["media_type"]) == (
+        len(content),
+        "1571840452123-4",
+        "image/jpeg",
+    )
+    assert _names(folder) == [stored.path]
+    assert _stored(store, _photo(store, "1571840452123-4", content)).duplicate
+
+
+def test_a_shorter_last_packet_after_a_rewind_leaves_nothing_of_the_longer_one(start: Start, folder: Path) -> None:
+    store = start()
+    upload = _photo(store, "1571840452123-4", CONTENT[:3072])
+    upload.checkpoint()
+    upload.write(2048, [CONTENT[2048:2058]])
+    stored = _stored(store, upload)
+    assert (folder / stored.path).read_bytes() == CONTENT[:2058]
+    assert _names(folder) == [stored.path]
+
+
+@pytest.mark.parametrize("in_one_group", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (None, None, True),
+        (None, "", True),
+        ("", None, True),
+        ("", "", True),
+        ("", "1571840452123-4", True),
+        ("1571840452123-4", "", True),
+        ("1571840452123-4", "1571840452123-4", True),
+        ("1571840452123-4", "1571840452124-4", False),
+        ("1571840452123-4", None, False),
+        (None, "1571840452123-4", False),
+    ],
+)
+def test_equal_bytes_are_one_file_unless_the_qualifiers_object(
+    start: Start, folder: Path, one: str | None, other: str | None, same: bool, in_one_group: bool
+) -> None:
+    """Also after the index was made anew from the sidecars."""
+    store = start()
+    if in_one_group:
+        uploads = [_photo(store, one), _photo(store, other, crc=1)]
+        first, second = store.finish([(upload, {}) for upload in uploads])
+    else:
+        first = _stored(store, _photo(store, one))
+        store.stop()
+        (folder / "index.sqlite3").unlink()
+        store = start()
+        second = _stored(store, _photo(store, other))
+    assert isinstance(first, Stored) and isinstance(second, Stored)
+    assert (first.duplicate, second.duplicate) == (False, same)
+    assert (first.path == second.path) is same
+    assert len(_names(folder)) == (1 if same else 2)
+
+
+@pytest.mark.parametrize("qualifier", [None, "", "1571840452123-4"])
+def test_a_size_in_packets_or_an_identifier_is_never_enough_to_compare_the_last_packet(
+    start: Start, qualifier: str | None
+) -> None:
+    store = start()
+    whole = CONTENT[:3072]
+    _stored(store, _photo(store, qualifier, whole, crc=crc16(whole)))
+    for in_packets in (False, True):
+        offered = Offered(IMEI, b"%photof", 3072, crc16(whole), in_packets=in_packets, qualifier=qualifier)
+        assert store.open(offered, PEER).comparing is (qualifier is None and not in_packets)
+
+
 def test_a_copy_that_is_gone_or_cut_is_no_duplicate(start: Start, folder: Path) -> None:
     store = start()
     stored = _stored(store, _received(store))
@@ -380,6 +470,27 @@ def test_an_index_with_damaged_pages_or_of_another_version_is_rebuilt(start: Sta
     assert recoveries[-1].indexed == 40
 
 
+def test_an_index_from_before_there_were_qualifiers_is_made_anew(start: Start, folder: Path) -> None:
+    store = start()
+    photo = _stored(store, _photo(store, "1571840452123-4"))
+    plain = _stored(store, _received(store))
+    store.stop()
+    (folder / "index.sqlite3").unlink()
+    with sqlite3.connect(folder / "index.sqlite3") as connection:
+        connection.execute(
+            "CREATE TABLE stored (path TEXT PRIMARY KEY, imei TEXT NOT NULL, device_path BLOB NOT NULL,"
+            " size INTEGER NOT NULL, sha256 TEXT NOT NULL, crc16 INTEGER) WITHOUT ROWID"
+        )
+        connection.execute("CREATE INDEX stored_by_offer ON stored (imei, device_path, size)")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    store = start()
+    assert (recoveries[-1].index_rebuilt, recoveries[-1].indexed) == (True, 2)
+    again = [_stored(store, _photo(store, "1571840452123-4")), _stored(store, _received(store))]
+    assert [answer.path for answer in again] == [photo.path, plain.path]
+    assert not _stored(store, _photo(store, "1571840452124-4")).duplicate
+
+
 def test_an_index_that_cannot_be_read_is_an_error_and_stays_in_place(start: Start, folder: Path) -> None:
     _stored(store := start(), _received(store))
     store.stop()
@@ -459,6 +570,30 @@ def test_start_up_keeps_one_of_two_copies_if_a_file_came_again_while_its_finish_
     hidden.rename(sidecar)
     start()
     assert _names(folder) == [stored.path]
+
+
+@pytest.mark.parametrize(("qualifier", "copies"), [("", 1), ("1571840452123-4", 1), ("1571840452124-4", 2)])
+def test_start_up_takes_a_file_for_another_copy_only_where_the_qualifiers_allow_it(
+    start: Start, folder: Path, qualifier: str, copies: int
+) -> None:
+    """A finish was cut off, its record could not be read for a while, and a file of the same bytes came meanwhile."""
+    disk = FaultyDisk()
+    store = FileStore(folder, disk=disk, now=lambda: NOW)
+    store.start(MAX_AGE_S)
+    upload = _photo(store, "1571840452123-4")
+    disk.only, disk.calls, disk.kill_at = "commit", [], 1
+    with pytest.raises(Killed):
+        store.finish([(upload, {})])
+    disk.bury()
+    (sidecar,) = (folder / "spool").glob("*.sidecar")
+    hidden = folder / "hidden"
+    sidecar.rename(hidden)
+    store = start(now=lambda: NOW + 5)
+    stored = _stored(store, _photo(store, qualifier, crc=1))
+    store.stop()
+    hidden.rename(sidecar)
+    start()
+    assert stored.path in _names(folder) and len(_names(folder)) == copies
 
 
 def test_the_record_of_a_committed_finish_left_in_the_spool_does_no_harm(start: Start, folder: Path) -> None:

@@ -16,7 +16,7 @@ from dsmgateway.store import Offered
 from dsmgateway.store.journal import Checkpoint, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.naming import final_path, is_final_path, iso_time, sidecar_path
 from dsmgateway.store.part import proven_checkpoint, resume_offset
-from dsmgateway.store.sidecar import encode_sidecar, parse_sidecar, path_fields
+from dsmgateway.store.sidecar import encode_sidecar, offer_fields, parse_sidecar, path_fields
 
 OFFERED = Offered(IMEI, b"dsm/picture/231020/231452.jpg", 200_000, 0x1234)
 POINTS = [Checkpoint(offset, offset * 7, 1 + offset // 50_000, offset // 3) for offset in (0, 1024, 60_000, 200_000)]
@@ -42,6 +42,10 @@ HOSTILE_PATHS = [
 ]
 
 
+#: An identifier of a DualCam, with what its metadata says of the photo.
+PHOTO = Offered(IMEI, b"%photof", 200 * 1024, 0, in_packets=True, qualifier="1571840452123-4")
+
+
 def _offsets(text: bytes) -> list[int]:
     journal = read_journal([text])
     return [] if journal is None else [point.offset_bytes for point in journal.checkpoints]
@@ -56,6 +60,22 @@ def test_a_journal_says_what_was_written_into_it() -> None:
         Checkpoint(point.offset_bytes, point.crc32, point.connections, point.twice_bytes, end)
         for point, end in zip(POINTS, ends, strict=True)
     ]
+
+
+@pytest.mark.parametrize("in_packets", [False, True])
+@pytest.mark.parametrize("qualifier", [None, "", "1571840452123-4", '"' * 64])
+def test_a_header_gives_back_its_offer(in_packets: bool, qualifier: str | None) -> None:
+    offered = Offered(IMEI, b"\xff" * 512, 1 << 40, 1, in_packets, qualifier)
+    journal = read_journal([encode_header(offered, 1.5)])
+    assert journal is not None and journal.offered == offered and journal.offered.key == offered.key
+
+
+def test_a_header_from_before_there_were_qualifiers_is_that_of_a_plain_offer() -> None:
+    text = b'{"version":1,"imei":"%b","device_path":"61","size":5,"start_crc":0,"first_seen":0}' % IMEI.encode()
+    old = b"%08x %b\n" % (zlib.crc32(text), text)
+    journal = read_journal([old])
+    assert journal is not None and journal.offered == Offered(IMEI, b"a", 5, 0)
+    assert encode_header(journal.offered, 0) == old
 
 
 def test_a_journal_cut_anywhere_keeps_exactly_its_whole_records() -> None:
@@ -111,6 +131,10 @@ HEADER = {"version": 1, "imei": IMEI, "device_path": "61", "size": 5, "start_crc
         HEADER | {"size": "5"},
         HEADER | {"start_crc": 65536},
         HEADER | {"first_seen": None},
+        HEADER | {"in_packets": True},
+        HEADER | {"in_packets": 0},
+        HEADER | {"qualifier": 7},
+        HEADER | {"qualifier": "x" * 65},
     ],
 )
 def test_a_header_with_a_right_checksum_and_wrong_fields_is_no_journal(header: Any) -> None:
@@ -185,19 +209,41 @@ def test_the_key_tells_every_field_apart() -> None:
         Offered(IMEI, OFFERED.device_path, OFFERED.size_bytes, 0),
         Offered(IMEI, b"1 2", 3, 4),
         Offered(IMEI, b"2", 3, 41),
+        PHOTO,
+        Offered(IMEI, b"%photof", 200 * 1024, 0),
+        Offered(IMEI, b"%photof", 200 * 1024, 0, in_packets=True),
+        Offered(IMEI, b"%photof", 200 * 1024, 0, in_packets=True, qualifier=""),
+        Offered(IMEI, b"%photof", 200 * 1024, 0, qualifier=""),
+        Offered(IMEI, b"%photof", 200 * 1024, 0, qualifier="-"),
+        Offered(IMEI, b"%photof", 200 * 1024, 0, in_packets=True, qualifier="1571840452124-4"),
     ]
     keys = {offered.key for offered in offers}
     assert len(keys) == len(offers)
     assert all(len(key) == 32 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
+def test_the_key_of_a_plain_offer_is_what_it_always_was() -> None:
+    """Parts that are on disks already are found under it."""
+    assert OFFERED.key == "8a994ee053f6bee1294859112ee887a3"
+
+
 @pytest.mark.parametrize(
     "fields",
-    [("35209308142915", b"a", 1, 0), ("../093081429150", b"a", 1, 0), (IMEI, b"a", -1, 0), (IMEI, b"a", 1, 65536)],
+    [("35209308142915", b"a", 1, 0), ("../093081429150", b"a", 1, 0), (IMEI, b"a", -1, 0), (IMEI, b"a", 1, 65536)]
+    + [(IMEI, b"a", 1025, 0, True)]
+    + [(IMEI, b"a", 1024, 0, True, qualifier) for qualifier in ("x" * 65, "a\n", "ä", "\x7f")],
 )
-def test_an_impossible_offer_is_refused(fields: tuple[str, bytes, int, int]) -> None:
+def test_an_impossible_offer_is_refused(fields: Any) -> None:
     with pytest.raises(ValueError, match=r"unlike|no such"):
         Offered(*fields)
+
+
+def test_a_file_counted_in_packets_is_whole_with_any_byte_of_its_last_packet() -> None:
+    three = Offered(IMEI, b"%photof", 3072, 0, in_packets=True)
+    assert [held for held in range(4000) if three.is_whole(held)] == list(range(2049, 3073))
+    assert [held for held in range(4000) if Offered(IMEI, b"a", 3072, 0).is_whole(held)] == [3072]
+    empty = Offered(IMEI, b"%photof", 0, 0, in_packets=True)
+    assert [held for held in range(9) if empty.is_whole(held)] == [0]
 
 
 @given(st.binary(max_size=512) | st.sampled_from(HOSTILE_PATHS))
@@ -242,8 +288,46 @@ RECORD_FIELDS = {
 def test_a_sidecar_gives_back_its_record() -> None:
     record = parse_sidecar(encode_sidecar(RECORD_FIELDS, {"size": 99, "metadata": {}}))
     assert record is not None
-    assert (record.device_path, record.size_bytes, record.crc16) == (b"a\xff", 5, 7)
+    assert (record.device_path, record.size_bytes, record.crc16, record.qualifier) == (b"a\xff", 5, 7, None)
     assert path_fields(Offered(IMEI, b"a\xff", 0, 0)) == {"device_path": "a\\xff", "device_path_hex": "61ff"}
+
+
+def test_what_is_not_known_of_a_file_is_left_out_whatever_the_caller_says() -> None:
+    """The qualifier among others: start-up reads it back."""
+    fields = json.loads(encode_sidecar(RECORD_FIELDS, {"qualifier": "mine", "family": "mine", "kind": 1, "other": 2}))
+    assert fields == RECORD_FIELDS | {"other": 2}
+
+
+@pytest.mark.parametrize(
+    ("offered", "fields"),
+    [
+        (Offered(IMEI, b"a", 0, 0), {}),
+        (
+            Offered(IMEI, b"dsm/video/1.mp4", 0, 0),
+            {"family": "dsm", "camera": "dsm", "kind": "video", "media_type": "video/mp4"},
+        ),
+        (Offered(IMEI, b"dashcam/1", 0, 0, qualifier=""), {"family": "dashcam", "qualifier": ""}),
+        (
+            PHOTO,
+            {
+                "qualifier": "1571840452123-4",
+                "family": "dualcam",
+                "camera": "front",
+                "kind": "photo",
+                "media_type": "image/jpeg",
+            },
+        ),
+    ],
+)
+def test_a_sidecar_says_what_the_path_or_identifier_tells(offered: Offered, fields: dict[str, object]) -> None:
+    assert offer_fields(offered) == fields
+
+
+@pytest.mark.parametrize("qualifier", ["", "1571840452123-4"])
+def test_a_sidecar_gives_back_its_qualifier(qualifier: str) -> None:
+    record = parse_sidecar(encode_sidecar(RECORD_FIELDS | {"qualifier": qualifier}, {}))
+    assert record is not None and record.qualifier == qualifier
+    assert parse_sidecar(encode_sidecar(RECORD_FIELDS | {"qualifier": 5}, {})) is None
 
 
 @pytest.mark.parametrize("name", ["path", "imei", "device_path_hex", "size", "sha256"])

@@ -113,13 +113,13 @@ class OrderTests(HandRun):
         upload = self.opened(_offered())
         self.assertEqual(upload.offset_bytes, 0)
         appended = self.send(upload)
-        stored = self.worker.finish(upload, {"family": "adas"})
+        stored = self.worker.finish(upload, {"said": "by the caller"})
         self.step()
         answer = self.successResultOf(stored)
         assert isinstance(answer, Stored)
         path = self.folder / "data" / answer.path
         self.assertEqual(path.read_bytes(), PACKET * 4)
-        self.assertIn('"family": "adas"', path.with_suffix(".json").read_text())
+        self.assertIn('"said": "by the caller"', path.with_suffix(".json").read_text())
         self.assertEqual([self.successResultOf(deferred) for deferred in appended], [None] * 4)
 
     def test_results_come_in_the_order_of_the_calls(self) -> None:

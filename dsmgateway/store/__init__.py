@@ -7,7 +7,7 @@ What the rest of the gateway uses is named here; how it works is told in `part` 
 from dsmgateway.store.check import Checked, Kind, State, check
 from dsmgateway.store.files import Disk
 from dsmgateway.store.store import Answer, FileStore
-from dsmgateway.store.upload import Upload
+from dsmgateway.store.upload import OtherFile, Upload
 from dsmgateway.store.values import Differs, Expired, Offered, Recovery, Stored
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "FileStore",
     "Kind",
     "Offered",
+    "OtherFile",
     "Recovery",
     "State",
     "Stored",

@@ -16,17 +16,18 @@ from typing import Any
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
-from dsmgateway.store.values import Offered, Record
+from dsmgateway.store.values import Record
 
-_VERSION = 1
+#: One of another version is made anew; 2 brought the qualifier.
+_VERSION = 2
 _SCHEMA = (
     "DROP TABLE IF EXISTS stored",
     "CREATE TABLE stored (path TEXT PRIMARY KEY, imei TEXT NOT NULL, device_path BLOB NOT NULL, size INTEGER NOT NULL,"
-    " sha256 TEXT NOT NULL, crc16 INTEGER) WITHOUT ROWID",
+    " sha256 TEXT NOT NULL, crc16 INTEGER, qualifier TEXT) WITHOUT ROWID",
     "CREATE INDEX stored_by_offer ON stored (imei, device_path, size)",
 )
-_COLUMNS = "path, imei, device_path, size, sha256, crc16"
-_INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+_COLUMNS = "path, imei, device_path, size, sha256, crc16, qualifier"
+_INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {_COLUMNS} FROM stored WHERE imei = ? AND device_path = ? AND size = ? ORDER BY path"
 
 _Values = Sequence[str | bytes | int | None]
@@ -68,9 +69,9 @@ class Index:
         """Forget the file at this path."""
         self._transaction([("DELETE FROM stored WHERE path = ?", [(path,)])])
 
-    def find(self, offered: Offered) -> list[Record]:
+    def find(self, imei: str, device_path: bytes, size_bytes: int) -> list[Record]:
         """Return the stored files of this device that have this path and size, in order of their paths."""
-        rows = self._read(_SELECT, (offered.imei, offered.device_path, offered.size_bytes))
+        rows = self._read(_SELECT, (imei, device_path, size_bytes))
         return [Record(*row) for row in rows]
 
     def has(self, path: str) -> bool:
@@ -177,7 +178,8 @@ class Index:
 
 
 def _values(record: Record) -> _Values:
-    return (record.path, record.imei, record.device_path, record.size_bytes, record.sha256, record.crc16)
+    what = (record.path, record.imei, record.device_path, record.size_bytes)
+    return (*what, record.sha256, record.crc16, record.qualifier)
 
 
 def _is_corruption(error: BaseException | None) -> bool:

@@ -48,17 +48,23 @@ class Journal:
 
 
 def encode_header(offered: Offered, first_seen: float) -> bytes:
-    """Return the first record; ``first_seen`` is in seconds since 1970."""
-    return _line(
-        {
-            "version": _VERSION,
-            "imei": offered.imei,
-            "device_path": offered.device_path.hex(),
-            "size": offered.size_bytes,
-            "start_crc": offered.start_crc,
-            "first_seen": first_seen,
-        }
-    )
+    """Return the first record; ``first_seen`` is in seconds since 1970.
+
+    What is as usual is left out, so a header without it, as they once all were, is read as a plain offer.
+    """
+    fields: dict[str, object] = {
+        "version": _VERSION,
+        "imei": offered.imei,
+        "device_path": offered.device_path.hex(),
+        "size": offered.size_bytes,
+        "start_crc": offered.start_crc,
+        "first_seen": first_seen,
+    }
+    if offered.in_packets:
+        fields["in_packets"] = True
+    if offered.qualifier is not None:
+        fields["qualifier"] = offered.qualifier
+    return _line(fields)
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -127,10 +133,13 @@ def _header(fields: dict[str, object]) -> tuple[Offered, float]:
     if fields["version"] != _VERSION:
         raise ValueError("a journal of another version")
     imei, path, first_seen = fields["imei"], fields["device_path"], fields["first_seen"]
+    in_packets, qualifier = fields.get("in_packets", False), fields.get("qualifier")
     if not (isinstance(imei, str) and isinstance(path, str) and isinstance(first_seen, int | float)):
         raise TypeError("a header that is not ours")
-    offered = Offered(imei, bytes.fromhex(path), _natural(fields, "size"), _natural(fields, "start_crc"))
-    return offered, first_seen
+    if not (isinstance(in_packets, bool) and isinstance(qualifier, str | None)):
+        raise TypeError("a header that is not ours")
+    size_bytes, start_crc = _natural(fields, "size"), _natural(fields, "start_crc")
+    return Offered(imei, bytes.fromhex(path), size_bytes, start_crc, in_packets, qualifier), first_seen
 
 
 def _checkpoint(fields: dict[str, object] | None, end_bytes: int) -> Checkpoint | None:

@@ -5,6 +5,11 @@ after a power cut may have its full size and zeros in it. So a checkpoint first 
 the journal how many they were and their CRC-32, and a part is resumed at the latest checkpoint whose CRC-32 is that of
 the bytes found. Bytes beyond it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. A part
 whose fsync failed is never used again, not even after a second fsync that says OK.
+
+A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
+goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
+below its end is compared with it; at the first difference the part is discarded. Bytes that agree are not written, so a
+connection that ends early leaves the part as it was. With a qualifier that says nothing every connection begins at 0.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from dsmgateway.store.digests import Digests
 from dsmgateway.store.files import Disk
 from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.spool import Spool
-from dsmgateway.store.upload import Ended, Upload
+from dsmgateway.store.upload import Ended, OtherFile, Upload
 from dsmgateway.store.values import Offered
 
 
@@ -46,11 +51,23 @@ class Room:
 
 
 class PartUpload(Upload):
-    """An `Upload` into a part of the spool."""
+    """An `Upload` into a part of the spool.
+
+    ``held_bytes``: as far as the part goes that other connections brought and that has to agree with what comes now;
+    ``digests`` may end before it. 0 if there is nothing to compare.
+    """
 
     comparing: ClassVar[bool] = False
 
-    def __init__(self, room: Room, offered: Offered, descriptor: int, digests: Digests, history: History) -> None:
+    def __init__(
+        self,
+        room: Room,
+        offered: Offered,
+        descriptor: int,
+        digests: Digests,
+        history: History,
+        held_bytes: int = 0,
+    ) -> None:
         super().__init__(offered, digests.length_bytes)
         self.history = history
         self.digests = digests
@@ -61,6 +78,9 @@ class PartUpload(Upload):
         self._path = room.spool.part(self._key)
         self._descriptor = descriptor
         self._named_durably = False
+        #: Where the part ends on the disk, which is beyond the position after a rewind.
+        self._reach_bytes = max(digests.length_bytes, held_bytes)
+        self._held_bytes = held_bytes
 
     def checkpoint(self) -> None:
         """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
@@ -78,8 +98,11 @@ class PartUpload(Upload):
         self.dirty_bytes = 0
 
     def park(self) -> None:
-        """As told in `Upload`; a part that never held anything is not kept, or offers alone would fill the spool."""
-        if self.is_open and self.position_bytes == 0 and self.history.connections == 1 and not self.history.twice_bytes:
+        """As told in `Upload`; a part that never held anything is not kept, or offers alone would fill the spool.
+
+        Neither is one that can never be taken up.
+        """
+        if self.is_open and (self.offered.qualifier == "" or self._never_held()):
             self.abandon(Ended(f"{self.offered} is parked"))
             self._room.spool.discard(self._key)
         else:
@@ -97,8 +120,10 @@ class PartUpload(Upload):
         """
         self.require_whole()
         with self._fatal():
-            if self._disk.length(self._path, self._descriptor) != self.offered.size_bytes:
+            if self._disk.length(self._path, self._descriptor) != self._reach_bytes:
                 raise StoreError(f"check {self._path}: someone else changed the size of this part")
+            if self._reach_bytes > self.position_bytes:
+                self._disk.truncate(self._path, self._descriptor, self.position_bytes)
             with self._set_aside_on_failure():
                 self._disk.fsync(self._path, self._descriptor)
         if self.dirty_bytes:
@@ -106,15 +131,41 @@ class PartUpload(Upload):
                 self._append(durable=False)
         self.abandon(Ended(f"{self.offered} is finished"))
 
+    def _never_held(self) -> bool:
+        return self.position_bytes == 0 and self.history.connections == 1 and not self.history.twice_bytes
+
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
         with self._fatal():
             if offset_bytes < self.position_bytes:
                 self._rewind(offset_bytes)
-            self._disk.write(self._path, self._descriptor, offset_bytes, data)
+            new_bytes, new = offset_bytes, data
+            if offset_bytes < self._held_bytes:
+                new_bytes, new = self._beyond_held(offset_bytes, b"".join(data))
+            self._disk.write(self._path, self._descriptor, new_bytes, new)
         for piece in data:
             self.digests.update(piece)
-        self.dirty_bytes += self.digests.length_bytes - offset_bytes
-        self._room.grown(self.digests.length_bytes - self.position_bytes)
+        end_bytes = self.digests.length_bytes
+        self._reach_bytes = max(self._reach_bytes, end_bytes)
+        self.dirty_bytes += end_bytes - new_bytes
+        self._room.grown(end_bytes - self.position_bytes)
+
+    def _beyond_held(self, offset_bytes: int, data: bytes) -> tuple[int, list[bytes]]:
+        """Return (where it begins, bytes) of what is new in ``data``; raises `OtherFile` if the rest is not held."""
+        end_bytes = min(offset_bytes + len(data), self._held_bytes)
+        held = b"".join(self._disk.blocks(self._path, self._descriptor, offset_bytes, end_bytes))
+        if data[: end_bytes - offset_bytes] != held or self._ends_elsewhere(offset_bytes + len(data)):
+            error = OtherFile(f"{self.offered}: not the file whose first {self._held_bytes} bytes are held")
+            self.abandon(error)
+            self._room.spool.reject(self._key)
+            raise error
+        return end_bytes, [data[len(held) :]]
+
+    def _ends_elsewhere(self, end_bytes: int) -> bool:
+        """Say whether the last packet, which settles the size, is there and has another size than the one held."""
+        offered = self.offered
+        if not offered.in_packets or not offered.is_whole(self._held_bytes):
+            return False
+        return end_bytes > offered.last_packet_bytes and end_bytes != self._held_bytes
 
     def _rewind(self, offset_bytes: int) -> None:
         """Count the checksums of the first ``offset_bytes`` again, from the last checkpoint on where that will do."""
@@ -165,7 +216,8 @@ class PartUpload(Upload):
 def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
     """Take up the part of this offer where the disk proves it to be, or begin a new one; raises `StoreError`."""
     key = offered.key
-    journal = None if room.spool.is_tainted(key) else _journal(room, offered)
+    is_of_no_use = room.spool.is_tainted(key) or offered.qualifier == ""
+    journal = None if is_of_no_use else _journal(room, offered)
     if journal is None:
         return _begin(room, offered, History(now))
     length_bytes = room.disk.size(room.spool.part(key)) or 0
@@ -192,8 +244,14 @@ def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]
 
 
 def resume_offset(offered: Offered, checkpoint: Checkpoint) -> int:
-    """Return where the device shall go on from this checkpoint, in bytes."""
-    return packets.resume_offset(checkpoint.offset_bytes, offered.size_bytes)
+    """Return where the device shall go on from this checkpoint, in bytes; 0 means on a new part.
+
+    With a qualifier one packet is asked for that is held already, to be compared.
+    """
+    if offered.qualifier == "":
+        return 0
+    offset_bytes = packets.resume_offset(checkpoint.offset_bytes, offered.size_bytes)
+    return offset_bytes if offered.qualifier is None else max(offset_bytes - packets.PACKET_BYTES, 0)
 
 
 def _journal(room: Room, offered: Offered) -> Journal | None:
@@ -222,11 +280,12 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
     try:
         proven = _proven(room, offered, journal, descriptor)
         if proven is not None:
-            end_bytes, digests = proven
+            checkpoint, digests = proven
             history.twice_bytes -= digests.length_bytes
-            room.disk.truncate(path, descriptor, digests.length_bytes)
-            _cut_journal(room, offered, end_bytes)
-            return PartUpload(room, offered, descriptor, digests, history)
+            held_bytes = 0 if offered.qualifier is None else checkpoint.offset_bytes
+            room.disk.truncate(path, descriptor, max(held_bytes, digests.length_bytes))
+            _cut_journal(room, offered, checkpoint.end_bytes)
+            return PartUpload(room, offered, descriptor, digests, history, held_bytes)
     except StoreError:
         with suppress(StoreError):
             room.disk.close(path, descriptor)
@@ -235,8 +294,8 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
     return None
 
 
-def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> tuple[int, Digests] | None:
-    """Return (where the journal can be cut, checksums of the part up to the resume offset), or None for 0.
+def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> tuple[Checkpoint, Digests] | None:
+    """Return (the checkpoint that is proven, checksums of the part up to the resume offset), or None for 0.
 
     Bytes that cannot be read back prove nothing: such a part is set aside and begun anew.
     """
@@ -253,7 +312,7 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
     except StoreError:
         room.spool.set_aside(offered.key)
         return None
-    return checkpoint.end_bytes, digests
+    return checkpoint, digests
 
 
 def _cut_journal(room: Room, offered: Offered, end_bytes: int) -> None:

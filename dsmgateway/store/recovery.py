@@ -17,7 +17,7 @@ from dsmgateway.store.files import Disk, unless_gone
 from dsmgateway.store.landing import Ground
 from dsmgateway.store.naming import MEDIA, SPOOL, is_final_path, sidecar_path
 from dsmgateway.store.sidecar import LIMIT_BYTES, parse_sidecar
-from dsmgateway.store.values import Expired, Offered, Record, Recovery
+from dsmgateway.store.values import Expired, Record, Recovery
 
 
 class Restart:
@@ -112,10 +112,9 @@ class Restart:
 
     def _has_other_copy(self, record: Record) -> bool:
         """Say whether the same file was stored under another name while this one was neither here nor there."""
-        offered = Offered(record.imei, record.device_path, record.size_bytes, 0)
         return any(
-            other.identity == record.identity and other.path != record.path and self._is_whole(other)
-            for other in self._ground.index.find(offered)
+            other.is_same_file(record) and other.path != record.path and self._is_whole(other)
+            for other in self._ground.index.find(record.imei, record.device_path, record.size_bytes)
         )
 
     def _put_away(self, key: str, record: Record) -> None:

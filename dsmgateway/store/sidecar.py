@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 
+from dsmgateway.families import UNKNOWN_FORMAT, Family, format_of, row_of
 from dsmgateway.store.naming import is_final_path
 from dsmgateway.store.values import Offered, Record
 
@@ -17,11 +18,13 @@ from dsmgateway.store.values import Offered, Record
 LIMIT_BYTES = 256 * 1024
 #: Levels of nesting kept of what the caller says; hostile metadata has a thousand.
 _DEEPEST = 16
+#: Fields that only we may set, also where we leave them out.
+_OURS = frozenset({"family", "camera", "kind", "media_type", "qualifier"})
 
 
 def encode_sidecar(fields: Mapping[str, object], about: Mapping[str, object]) -> bytes:
     """Return the sidecar with our ``fields``, then what the caller says ``about`` the file; ours win."""
-    extra = {name: _plain(value) for name, value in about.items() if name not in fields}
+    extra = {name: _plain(value) for name, value in about.items() if name not in fields.keys() | _OURS}
     return json.dumps({**fields, **extra}, indent=2, allow_nan=False).encode("ascii") + b"\n"
 
 
@@ -31,6 +34,19 @@ def path_fields(offered: Offered) -> dict[str, object]:
         "device_path": offered.device_path.decode("utf-8", "backslashreplace"),
         "device_path_hex": offered.device_path.hex(),
     }
+
+
+def offer_fields(offered: Offered) -> dict[str, object]:
+    """Return what the device's path or identifier tells of the file, as far as it is known, and the qualifier."""
+    row, form = row_of(offered.device_path), format_of(offered.device_path)
+    fields = {
+        "qualifier": offered.qualifier,
+        "family": None if row.family is Family.UNKNOWN else row.family.value,
+        "camera": row.camera and row.camera.value,
+        "kind": form.kind and form.kind.value,
+        "media_type": None if form is UNKNOWN_FORMAT else form.media_type,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def parse_sidecar(text: bytes) -> Record | None:
@@ -44,6 +60,7 @@ def parse_sidecar(text: bytes) -> Record | None:
             size_bytes=fields["size"],
             sha256=fields["sha256"],
             crc16=fields.get("crc16"),
+            qualifier=fields.get("qualifier"),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -54,7 +71,9 @@ def _is_ours(record: Record) -> bool:
     texts = (record.path, record.imei, record.sha256)
     if not all(isinstance(value, str) for value in texts) or not isinstance(record.size_bytes, int):
         return False
-    return is_final_path(record.path) and isinstance(record.crc16, int | None)
+    if not isinstance(record.crc16, int | None) or not isinstance(record.qualifier, str | None):
+        return False
+    return is_final_path(record.path)
 
 
 def _plain(value: object, depth: int = 0) -> object:

@@ -43,6 +43,15 @@ class Spool:
         self._disk.unlink(self.part(key))
         self._tainted.discard(key)
 
+    def reject(self, key: str) -> None:
+        """Never use this part again, because it is of another file; where it cannot be deleted, the key is remembered.
+
+        Should that be forgotten too, what comes will differ from the part once more.
+        """
+        self._tainted.add(key)
+        with suppress(StoreError):
+            self.discard(key)
+
     def set_aside(self, key: str) -> None:
         """Never use this part again, because the system may have dropped bytes of it; begin the next one at 0.
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
-from dsmgateway.families import family_of
 from dsmgateway.store.comparison import Comparison
 from dsmgateway.store.files import Disk
 from dsmgateway.store.index import Index
@@ -22,10 +21,10 @@ from dsmgateway.store.landing import Ground, Landing
 from dsmgateway.store.naming import LOCK, MEDIA, SPOOL, final_path, iso_time, sidecar_path
 from dsmgateway.store.part import PartUpload, Room, open_part
 from dsmgateway.store.recovery import Restart, expire, read_record
-from dsmgateway.store.sidecar import encode_sidecar, path_fields
+from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, Upload
-from dsmgateway.store.values import Differs, Expired, Offered, Record, Recovery, Stored
+from dsmgateway.store.values import Differs, Expired, Offered, Record, Recovery, Stored, are_compatible
 
 Answer = Stored | Differs | StoreError
 _Finish = tuple[Upload, Mapping[str, object]]
@@ -83,7 +82,8 @@ class FileStore:
         """Begin or take up the reception of an offered file from ``peer``.
 
         An upload of the same offer that is still open is parked: the newest connection wins. With ``compare``, a
-        file that was stored already under the same device, path, size and CRC-16 is only compared.
+        file that was stored already under the same device, path, size and CRC-16 is only compared, unless the size
+        is known in packets only or the path is an identifier.
         """
         if self._locked is None:
             raise StoreError(f"open {offered}: the store is not running")
@@ -176,10 +176,11 @@ class FileStore:
             self._ground.take_back(key, record)
 
     def _comparison(self, offered: Offered) -> Upload | None:
-        if offered.start_crc == 0 or offered.size_bytes == 0:
+        """Return a comparison where path and size say which file it is, and its CRC-16 that we have it."""
+        if offered.start_crc == 0 or offered.size_bytes == 0 or offered.in_packets or offered.qualifier is not None:
             return None
-        for record in self._index.find(offered):
-            if record.crc16 == offered.start_crc and self._ground.is_present(record):
+        for record in self._index.find(offered.imei, offered.device_path, offered.size_bytes):
+            if record.crc16 == offered.start_crc and self._is_copy(record, offered):
                 return Comparison(self._disk, self._folder / record.path, offered, record)
         return None
 
@@ -226,14 +227,18 @@ class FileStore:
         if isinstance(upload, Comparison):
             return self._compared(upload)
         assert isinstance(upload, PartUpload)
-        sha256 = upload.digests.sha256
-        for record in self._index.find(upload.offered):
-            if record.sha256 == sha256 and self._ground.is_present(record):
-                upload.abandon(Ended(f"{upload.offered} is a duplicate"))
-                self._ground.forget(upload.offered.key)
+        offered, sha256 = upload.offered, upload.digests.sha256
+        for record in self._index.find(offered.imei, offered.device_path, upload.position_bytes):
+            if record.sha256 == sha256 and self._is_copy(record, offered):
+                upload.abandon(Ended(f"{offered} is a duplicate"))
+                self._ground.forget(offered.key)
                 return Stored(record.path, sha256, record.size_bytes, duplicate=True)
         upload.seal()
         return self._landing(upload, about, taken)
+
+    def _is_copy(self, record: Record, offered: Offered) -> bool:
+        """Say whether a stored file of equal content is the one that is offered, and still there."""
+        return are_compatible(record.qualifier, offered.qualifier) and self._ground.is_present(record)
 
     def _compared(self, upload: Comparison) -> Answer:
         answer = upload.result()
@@ -246,13 +251,21 @@ class FileStore:
         received_ms = int(self._now() * 1000)
         while not self._is_free(path := _path(offered, digests.sha256, received_ms), taken):
             received_ms += 1
-        record = Record(path, offered.imei, offered.device_path, offered.size_bytes, digests.sha256, digests.crc16)
+        record = Record(
+            path=path,
+            imei=offered.imei,
+            device_path=offered.device_path,
+            size_bytes=upload.position_bytes,
+            sha256=digests.sha256,
+            crc16=digests.crc16,
+            qualifier=offered.qualifier,
+        )
         fields: dict[str, object] = {
             "imei": offered.imei,
             **path_fields(offered),
-            "family": about.get("family", family_of(offered.device_path).value),
+            **offer_fields(offered),
             "path": path,
-            "size": offered.size_bytes,
+            "size": record.size_bytes,
             "sha256": digests.sha256,
             "crc16": digests.crc16,
             "start_crc": offered.start_crc,
@@ -277,13 +290,13 @@ def _path(offered: Offered, sha256: str, received_ms: int) -> str:
 def _without_twins(
     waiting: Sequence[tuple[int, _Finish]],
 ) -> tuple[list[tuple[int, _Finish]], list[tuple[int, _Finish]]]:
-    """Split off the files whose content another one of the group has: they must see its result."""
-    seen: set[tuple[str, bytes, int]] = set()
+    """Split off the files whose content another one of the group may have: they must see its result."""
+    seen: set[tuple[str, bytes]] = set()
     group: list[tuple[int, _Finish]] = []
     later: list[tuple[int, _Finish]] = []
     for item in waiting:
         offered = item[1][0].offered
-        offer = (offered.imei, offered.device_path, offered.size_bytes)
+        offer = (offered.imei, offered.device_path)
         (later if offer in seen else group).append(item)
         seen.add(offer)
     return group, later

@@ -18,6 +18,13 @@ class Ended(StoreError):
     """The upload is over as it should be: finished, parked or given up on purpose; the disk did not fail."""
 
 
+class OtherFile(StoreError):
+    """What comes is not the file that the part was of: the part is discarded, and the same offer begins at 0.
+
+    The disk did not fail, and the device did nothing wrong: its identifier names another file by now.
+    """
+
+
 class Upload(abc.ABC):
     """One file being received; every method may block and is called by one thread at a time.
 
@@ -45,7 +52,9 @@ class Upload(abc.ABC):
     def write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
         """Take the bytes that belong at ``offset_bytes``: before the position is a rewind, beyond it is refused.
 
-        Raises `StoreError`: the disk failed, or the bytes would leave a hole or go beyond the size of the file.
+        Raises `StoreError`: the disk failed, or the bytes would leave a hole or go beyond the end of the file. Where
+        packets are counted, a last packet comes in one call, since what it brings is the end. Raises `OtherFile`
+        if the bytes are not those of the part that was taken up.
         """
         self.require_open()
         end_bytes = offset_bytes + sum(len(piece) for piece in data)
@@ -53,13 +62,15 @@ class Upload(abc.ABC):
             raise StoreError(f"{self.offered}: bytes at {offset_bytes} would leave a hole at {self.position_bytes}")
         if end_bytes > self.offered.size_bytes:
             raise StoreError(f"{self.offered}: bytes up to {end_bytes}, but the size is {self.offered.size_bytes}")
+        if self.offered.in_packets and self.offered.last_packet_bytes < self.position_bytes == offset_bytes < end_bytes:
+            raise StoreError(f"{self.offered}: bytes at {offset_bytes}, where its last packet has ended")
         self._write(offset_bytes, data)
         self.position_bytes = end_bytes
 
     def require_whole(self) -> None:
-        """Raise `StoreError` unless every byte is there."""
+        """Raise `StoreError` unless every byte is there: of a file counted in packets, something of its last one."""
         self.require_open()
-        if self.position_bytes != self.offered.size_bytes:
+        if not self.offered.is_whole(self.position_bytes):
             raise StoreError(f"{self.offered}: {self.position_bytes} of {self.offered.size_bytes} bytes are no file")
 
     def require_open(self) -> None:
