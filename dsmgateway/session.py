@@ -48,8 +48,6 @@ from dsmgateway.metadata import Metadata
 from dsmgateway.states import LEGAL, State, spelt
 from dsmgateway.transfer import SyncVerdict, Transfer
 
-#: From this protocol id on METADATA is JSON; its bytes are kept as they are.
-JSON_METADATA_PROTOCOL = 6
 #: INITs on one connection with no file data between them: a device that begins again and again gets nowhere.
 MAX_FRUITLESS_INITS = 10
 #: States in which a file is open in the store, so that its end must be parked.
@@ -190,8 +188,7 @@ class Session:
         return []
 
     def _took_metadata(self, response: MetadataResponse) -> Effects:
-        binary = self._protocol_id < JSON_METADATA_PROTOCOL
-        self._metadata = Metadata.parse(response.body) if binary else Metadata(response.body)
+        self._metadata = Metadata.parse(response.body, self._protocol_id, self._device_path)
         if self.state is State.AWAIT_METADATA:
             return self._request_file()
         return []

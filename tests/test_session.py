@@ -63,7 +63,7 @@ def test_one_file_from_init_to_close() -> None:
     assert acts(session.opened(0, False)) == resume(0)
     assert acts(session.receive(c.Sync(0))) == [fx.ExpectData(SIZE)]
     assert acts(session.receive(DataRun(bytes(2048), 2))) == [fx.Append(0, bytes(2048))]
-    about = {"family": "dsm", "metadata": Metadata.parse(METADATA).to_json()}
+    about = {"family": "dsm", "metadata": Metadata.parse(METADATA, 5, PATH[:-1]).to_json()}
     assert acts(session.receive(DataRun(bytes(452), 1))) == [fx.Append(2048, bytes(452)), fx.Finish(about)]
     assert session.stored("media/1", False) == [
         fx.Note(
@@ -134,7 +134,7 @@ def test_late_metadata_is_kept(state: State) -> None:
         assert session.receive(c.MetadataResponse(METADATA)) == []
     finish = session.receive(DataRun(b"a", 1))[-1]
     assert isinstance(finish, fx.Finish)
-    assert finish.about["metadata"] == Metadata.parse(METADATA).to_json()
+    assert finish.about["metadata"] == Metadata.parse(METADATA, 5, PATH[:-1]).to_json()
 
 
 def test_metadata_belongs_to_one_file() -> None:
@@ -154,16 +154,17 @@ def test_unreadable_metadata_is_no_reason_to_stop() -> None:
     assert acts(session_in(S.AWAIT_METADATA).receive(c.MetadataResponse(b"?"))) == [fx.Send(c.FileRequest(PATH))]
 
 
-def test_json_metadata_is_kept_as_it_is() -> None:
-    """From protocol 6 on metadata is JSON, which the binary layout would misread."""
+def test_json_metadata_is_read_as_json() -> None:
+    """From protocol 6 on metadata is JSON, which the binary layout would misread; extra keys are kept."""
     session = Session(SessionOptions())
-    body = b'{"version": 1, "file": {}}'
+    body = b'{"version": 1, "file": {}, "extra": [2]}'
     for event in (init(protocol_id=6), c.Path(PATH), c.MetadataResponse(body), c.Start(1, 0)):
         session.receive(event)
     session.opened(0, False)
     session.receive(c.Sync(0))
     finish = session.receive(DataRun(b"a", 1))[-1]
-    assert finish == fx.Finish({"family": "dsm", "metadata": {"raw": body.hex()}})
+    assert finish == fx.Finish({"family": "dsm", "metadata": Metadata.parse(body, 6, PATH[:-1]).to_json()})
+    assert finish.about["metadata"]["document"]["extra"] == [2]
 
 
 def test_a_repeated_start_is_no_unanswered_resume() -> None:
