@@ -6,8 +6,8 @@ Knows one command at a time: nothing of streams, positions in a file or CRC chai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from dsmgateway.commands import (
     Close,
@@ -31,10 +31,9 @@ from dsmgateway.escape import one_line, one_line_of
 from dsmgateway.families import family_of
 from dsmgateway.imei import luhn_digit
 from dsmgateway.metadata import Metadata
+from dsmgateway.metadata_json import begins_like_document
 
 Facts = dict[str, object]
-#: The shortest binary METADATA layout.
-_BASE_METADATA_BYTES = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +45,25 @@ class Explained:
     facts: Facts
 
 
-def explain(command: DeviceCommand | GatewayCommand) -> Explained:
-    """Say what ``command`` says; never raises, whatever is in its fields."""
+def explain(command: DeviceCommand | GatewayCommand, protocol_id: int = 5, device_path: bytes = b"") -> Explained:
+    """Say what ``command`` says; never raises, whatever is in its fields.
+
+    What METADATA says depends on the protocol and on the file it is about: its path without NUL, or its identifier.
+    """
     if isinstance(command, Close):
         return Explained("CLOSE", "the connection ends", {})
-    words, facts = _fields(command)
+    words, facts = _fields(command, protocol_id, device_path)
     return Explained(command.id.name, words, facts)
 
 
-def _fields(command: DeviceCommand | GatewayCommand) -> tuple[str, Facts]:
+def _fields(command: DeviceCommand | GatewayCommand, protocol_id: int, device_path: bytes) -> tuple[str, Facts]:
     match command:
         case Init():
             return _init(command)
         case Path(path) | FileRequest(path):
             return _path(path)
         case MetadataResponse(body):
-            return _metadata(body)
+            return _metadata(Metadata.parse(body, protocol_id, device_path))
         case Start(size, crc):
             known = f"CRC-16 of the file {crc:04x}" if crc else "CRC-16 of the file not known (0000)"
             return f"size {size} bytes, {known}", {"size": size, "crc": crc}
@@ -116,23 +118,49 @@ def _path(path: bytes) -> tuple[str, Facts]:
     return f"{one_line_of(text)}{closing}", facts
 
 
-def _metadata(body: bytes) -> tuple[str, Facts]:
-    if body[:1] == b"{" or len(body) < _BASE_METADATA_BYTES:
-        text = body.decode("utf-8", "backslashreplace")
-        shown = one_line(text) if body[:1] == b"{" else f"{len(body)} bytes that no layout has: {body.hex() or 'none'}"
-        return shown, {"raw": body.hex()}
-    metadata = Metadata.parse(body)
-    facts = metadata.to_json()
-    words = [
-        datetime.fromtimestamp(metadata.time or 0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        f"type {facts['file_type']} {facts['file_type_name']}",
-        f"trigger {facts['trigger']} {facts['trigger_name']}",
-        f"at {metadata.latitude:.6f} {metadata.longitude:.6f}",
-    ]
-    if metadata.video_length is not None:
-        words.append(f"video of {metadata.video_length} s")
-    if metadata.events is not None:
-        words.append(f"events {' '.join(metadata.events)}" if metadata.events else "no events")
-    if metadata.driver is not None:
-        words.append(f"driver {one_line(metadata.driver)}")
+def _metadata(metadata: Metadata) -> tuple[str, Facts]:
+    facts: Facts = metadata.to_json()
+    body = metadata.raw
+    if metadata.layout is None:
+        text = one_line_of(body) if begins_like_document(body) else body.hex()
+        return f"{len(body)} bytes that no layout has: {text or 'none'}", facts
+    words = [one_line(said) for said in _said(metadata)]
+    if metadata.document is not None:
+        words.append(f"JSON {one_line_of(body)}")
     return ", ".join(words), facts
+
+
+def _said(metadata: Metadata) -> Iterator[str]:
+    """What is known, in the order of the wire; a device's own texts are still as they came."""
+    if metadata.version is not None:
+        yield f"version {metadata.version}"
+    if metadata.time is not None:
+        yield metadata.captured or f"time {metadata.time} s"
+    yield from _numbered("type", metadata.file_type, metadata.file_type_name)
+    yield from _numbered("trigger", metadata.trigger, metadata.trigger_name)
+    if metadata.trigger_time is not None:
+        yield f"triggered at {metadata.trigger_time} s"
+    if metadata.cam_trigger is not None:
+        yield f"camera's trigger {metadata.cam_trigger}"
+    if metadata.latitude is not None or metadata.longitude is not None:
+        yield f"at {_degrees(metadata.latitude)} {_degrees(metadata.longitude)}"
+    if metadata.duration_s is not None:
+        yield f"length {metadata.duration_s} s"
+    if metadata.frame_rate is not None:
+        yield f"{metadata.frame_rate} frames/s"
+    if metadata.time_zone_min is not None:
+        yield f"time zone {metadata.time_zone_min:+} min"
+    if metadata.events is not None:
+        yield f"events {' '.join(metadata.events)}" if metadata.events else "no events"
+    if metadata.driver is not None:
+        yield f"driver {metadata.driver}"
+
+
+def _numbered(what: str, number: int | None, name: str | None) -> Iterator[str]:
+    known = [str(one) for one in (number, name) if one is not None]
+    if known:
+        yield " ".join((what, *known))
+
+
+def _degrees(degrees: float | None) -> str:
+    return "?" if degrees is None else f"{degrees:.6f}"

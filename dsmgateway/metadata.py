@@ -1,119 +1,272 @@
-"""What a camera says about a file (METADATA, 4.6), read as far as it goes; the raw bytes are always kept.
+"""What a camera says about a file (METADATA, 4.6), of every family, as one value; the raw bytes are always kept.
 
-Layout of DSM up to protocol 5: time u32 s | file type u8 | trigger u8 | latitude i32 | longitude i32 (both in 1e-6
-degrees, signed) | events u16 | driver, 10 bytes reversed. Shorter ones end earlier; 15 bytes is the ADAS layout, whose
-last byte is the video's length. Metadata never fails a transfer: what can't be read is None.
+Which layout a body has follows from the protocol, from the file's name on the device, and from the body's length, in
+this order. Metadata never fails a transfer: what can't be read is None.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-_BASE = struct.Struct(">IBBii")
-_EVENTS = struct.Struct(">H")
-_BASE_BYTES = _BASE.size
-_ADAS_BYTES = _BASE_BYTES + 1
-_EVENTS_END = _BASE_BYTES + _EVENTS.size
-_DRIVER_END = _EVENTS_END + 10
-
-FILE_TYPES: dict[int, str] = {0: "video", 1: "snapshot", 2: "current_snapshot", 3: "retransmitted_snapshot"}
-
-TRIGGERS: dict[int, str] = {
-    0: "none",
-    1: "din1",
-    2: "din2",
-    3: "din3",
-    4: "din4",
-    5: "crash",
-    6: "towing",
-    7: "idling",
-    8: "geofence",
-    9: "unplug",
-    10: "green_driving",
-    11: "server_request",
-    12: "periodic",
-    13: "dsm_event",
-    14: "dsm_file_retransmit",
-}
-
-#: Names of the DSM event bits, lowest bit first.
-EVENT_BITS = (
-    "drowsiness",
-    "distraction",
-    "yawning",
-    "phone",
-    "smoking",
-    "driver_absence",
-    "mask",
-    "seat_belt",
-    "g_sensor",
+from dsmgateway import metadata_json as js
+from dsmgateway.families import UNIFIED_PROTOCOL, Camera, Family, Kind, format_of, row_of
+from dsmgateway.metadata_layouts import (
+    ADAS_BYTES,
+    ADAS_TRIGGERS,
+    BASE_BYTES,
+    DSM_BYTES,
+    DUALCAM_FILE_TYPES,
+    DUALCAM_TRIGGERS,
+    FILE_TYPES,
+    TRIGGERS,
+    FileType,
+    Layout,
+    event_names,
+    read,
 )
+
+#: 2018-01-01: no camera of these families is older.
+_EARLIEST_S = 1_514_764_800
+#: So far may a device's clock be ahead of ours.
+_AHEAD_S = 86_400
+#: A JSON time from here on is in milliseconds: it would be the year 5138 in seconds, and is 1973 in milliseconds.
+_MILLISECONDS_FROM = 100_000_000_000
+#: No layout has room for a larger time.
+_TIME_END = 1 << 64
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """One METADATA response; every field but ``raw`` is None where the layout does not have it or it is unreadable.
 
-    ``time`` is the device's clock in Unix seconds (it can be wrong), ``latitude`` and ``longitude`` are degrees,
-    ``video_length`` is in seconds, ``file_type``, ``trigger`` and ``event_bits`` are the numbers on the wire.
+    ``time`` (the device's clock, which can be wrong) and ``trigger_time`` are seconds since 1970, ``latitude`` and
+    ``longitude`` degrees, ``duration_s`` is the length of a video, ``frame_rate`` frames per second, ``time_zone_min``
+    minutes east of UTC. ``file_type``, ``trigger`` and ``event_bits`` are the numbers on the wire; ``cam_trigger`` is
+    the camera's own trigger, as JSON has it. ``document`` is the whole JSON object.
     """
 
     raw: bytes = field(repr=False)
-    time: int | None = None
+    layout: Layout | None = None
+    version: float | str | None = None
+    time: float | None = None
     file_type: int | None = None
+    file_type_name: str | None = None
+    kind: Kind | None = None
+    camera: Camera | None = None
     trigger: int | None = None
+    trigger_name: str | None = None
+    trigger_time: float | None = None
     latitude: float | None = None
     longitude: float | None = None
-    video_length: int | None = None
+    duration_s: float | None = None
+    frame_rate: float | None = None
+    time_zone_min: int | None = None
     event_bits: int | None = None
     driver: str | None = None
+    cam_trigger: float | str | None = None
+    document: Mapping[str, object] | None = field(default=None, hash=False, repr=False)
+
+    @classmethod
+    def parse(cls, raw: bytes, protocol_id: int = 5, device_path: bytes = b"") -> Metadata:
+        """Read as much of ``raw`` as is there; never raises.
+
+        ``device_path`` is the file's path without NUL, or its identifier; empty if it is not known. A whole JSON object
+        is JSON in every protocol. From protocol 6 on a body that only begins like one has no layout: it is JSON that
+        was cut, not binary.
+        """
+        row = row_of(device_path)
+        base = cls(raw, kind=format_of(device_path).kind, camera=row.camera)
+        document = js.document_of(raw)
+        if document is not None:
+            return _of_json(base, document)
+        if protocol_id >= UNIFIED_PROTOCOL and js.begins_like_document(raw):
+            return base
+        if row.family is Family.DUALCAM and not _contradicts_dualcam(raw):
+            return _of_dualcam(base)
+        return _of_dsm(base, row.family)
 
     @property
     def events(self) -> list[str] | None:
         """The names of the events that were seen; a bit without a name is ``bit_N``."""
-        if self.event_bits is None:
+        return None if self.event_bits is None else event_names(self.event_bits)
+
+    @property
+    def identity(self) -> str:
+        """What tells this file from others offered under the same name: time in ms and file type, ``1571840452123-4``.
+
+        Empty where either is not known; a clock at 0 was never set, so that it tells nothing.
+        """
+        return f"{self._time_ms}-{self.file_type}" if self.time and self.file_type is not None else ""
+
+    @property
+    def captured(self) -> str | None:
+        """``time`` as ISO 8601 in UTC with milliseconds, None where it is not known or after the year 9999."""
+        if self.time is None:
             return None
-        return [
-            EVENT_BITS[bit] if bit < len(EVENT_BITS) else f"bit_{bit}"
-            for bit in range(16)
-            if self.event_bits >> bit & 1
-        ]
+        try:
+            moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=self._time_ms)
+        except OverflowError:
+            return None
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
 
-    @classmethod
-    def parse(cls, raw: bytes) -> Metadata:
-        """Read as much of ``raw`` as is there; never raises."""
-        if len(raw) < _BASE_BYTES:
-            return cls(raw)
-        time, file_type, trigger, latitude, longitude = _BASE.unpack_from(raw)
-        has_events = len(raw) >= _EVENTS_END
-        return cls(
-            raw=raw,
-            time=time,
-            file_type=file_type,
-            trigger=trigger,
-            latitude=latitude / 1_000_000,
-            longitude=longitude / 1_000_000,
-            video_length=raw[_BASE_BYTES] if len(raw) == _ADAS_BYTES else None,
-            event_bits=_EVENTS.unpack_from(raw, _BASE_BYTES)[0] if has_events else None,
-            driver=_driver(raw[_EVENTS_END:_DRIVER_END]) if len(raw) >= _DRIVER_END else None,
-        )
+    @property
+    def _time_ms(self) -> int:
+        return round((self.time or 0) * 1000)
 
-    def to_json(self) -> dict[str, object]:
-        """Return what is known as a JSON object, numbers beside their names, ``raw`` in hex."""
+    def is_plausible(self, received_s: float) -> bool | None:
+        """Tell whether ``time`` can be right for a file received then (seconds since 1970); None without a time."""
+        return None if self.time is None else _EARLIEST_S <= self.time <= received_s + _AHEAD_S
+
+    def to_json(self, received_s: float | None = None) -> dict[str, object]:
+        """Return what is known as a JSON object, numbers beside their names, ``raw`` in hex; see docs/metadata.md."""
         known: dict[str, object] = {
+            "layout": self.layout.value if self.layout else None,
+            "version": self.version,
             "time": self.time,
+            "captured": self.captured,
+            "captured_plausible": None if received_s is None else self.is_plausible(received_s),
             "file_type": self.file_type,
-            "file_type_name": FILE_TYPES.get(self.file_type, "unknown") if self.file_type is not None else None,
+            "file_type_name": self.file_type_name,
+            "kind": self.kind.value if self.kind else None,
+            "camera": self.camera.value if self.camera else None,
             "trigger": self.trigger,
-            "trigger_name": TRIGGERS.get(self.trigger, "unknown") if self.trigger is not None else None,
+            "trigger_name": self.trigger_name,
+            "trigger_time": self.trigger_time,
+            "cam_trigger": self.cam_trigger,
             "latitude": self.latitude,
             "longitude": self.longitude,
-            "video_length": self.video_length,
+            "duration_s": self.duration_s,
+            "frame_rate": self.frame_rate,
+            "time_zone_min": self.time_zone_min,
             "events": self.events,
             "driver": self.driver,
+            "document": self.document,
         }
         return {name: value for name, value in known.items() if value is not None} | {"raw": self.raw.hex()}
+
+
+def _contradicts_dualcam(raw: bytes) -> bool:
+    """Tell whether a DualCam file's body is DSM's or ADAS's after all.
+
+    It has the length of one of those, where no field of DualCam ends, and what would be its file type is none.
+    """
+    return len(raw) in (ADAS_BYTES, DSM_BYTES) and raw[1] not in DUALCAM_FILE_TYPES
+
+
+def _of_dsm(base: Metadata, family: Family) -> Metadata:
+    """Read DSM or ADAS, which share all but the end: the length tells, and of the shortest one the camera."""
+    length = len(base.raw)
+    if length < BASE_BYTES:
+        return base
+    is_adas = length == ADAS_BYTES or (length == BASE_BYTES and family is Family.ADAS)
+    layout = Layout.ADAS if is_adas else Layout.DSM
+    wire = read(layout, base.raw)
+    # A trigger is the camera's; the layout tells it only where the path does not.
+    from_adas = family is Family.ADAS or (is_adas and family is not Family.DSM)
+    return replace(
+        base,
+        layout=layout,
+        time=wire["time"],
+        **_of_type(base, wire, FILE_TYPES),
+        trigger=wire["trigger"],
+        trigger_name=(ADAS_TRIGGERS if from_adas else TRIGGERS).get(wire["trigger"], _UNKNOWN),
+        latitude=_within(wire["latitude_e6"] / 1_000_000, 90),
+        longitude=_within(wire["longitude_e6"] / 1_000_000, 180),
+        duration_s=wire.get("duration_s"),
+        event_bits=wire.get("event_bits"),
+        driver=_driver(wire.get("reversed_driver", b"")),
+    )
+
+
+def _of_dualcam(base: Metadata) -> Metadata:
+    """Read DualCam up to protocol 5, older versions of which end earlier."""
+    wire = read(Layout.DUALCAM, base.raw)
+    if not wire:
+        return base
+    trigger = wire.get("trigger")
+    return replace(
+        base,
+        layout=Layout.DUALCAM,
+        version=wire["version"],
+        time=_seconds(wire.get("time_ms")),
+        **_of_type(base, wire, DUALCAM_FILE_TYPES),
+        trigger=trigger,
+        trigger_name=None if trigger is None else DUALCAM_TRIGGERS.get(trigger, _UNKNOWN),
+        trigger_time=_seconds(wire.get("trigger_time_ms")),
+        latitude=_within(wire.get("latitude"), 90),
+        longitude=_within(wire.get("longitude"), 180),
+        duration_s=wire.get("duration_s"),
+        frame_rate=wire.get("frame_rate"),
+        time_zone_min=wire.get("time_zone_min"),
+    )
+
+
+def _of_json(base: Metadata, document: Mapping[str, object]) -> Metadata:
+    """Read the unified protocol's JSON; no table of its numbers is published, so that they get no names."""
+
+    def at(*names: str) -> object:
+        return js.member(document, *names)
+
+    driver = js.text(at("driver_name"))
+    return replace(
+        base,
+        layout=Layout.JSON,
+        version=_number_or_text(at("version")),
+        time=_time_of(js.amount(at("file", "file_timestamp"))),
+        file_type=js.integer(at("file", "file_type")),
+        file_type_name=js.text(at("file", "file_type")),
+        trigger=js.integer(at("fm_trigger", "type")),
+        trigger_name=js.text(at("fm_trigger", "type")),
+        latitude=_within(js.number(at("location", "latitude")), 90),
+        longitude=_within(js.number(at("location", "longitude")), 180),
+        duration_s=js.amount(at("file", "duration")),
+        frame_rate=js.amount(at("file", "framerate")),
+        driver=driver if driver and driver.isprintable() else None,
+        cam_trigger=_number_or_text(at("cam_trigger", "type")),
+        document=document,
+    )
+
+
+def _of_type(base: Metadata, wire: Mapping[str, Any], types: Mapping[int, FileType]) -> dict[str, Any]:
+    """Return what the file type's number says; of kind and camera the path says what it does not."""
+    number = wire.get("file_type")
+    if number is None:
+        return {}
+    known = types.get(number)
+    return {
+        "file_type": number,
+        "file_type_name": known.name if known else _UNKNOWN,
+        "kind": known.kind if known else base.kind,
+        "camera": base.camera or (known.camera if known else None),
+    }
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    """Return milliseconds as seconds, whole ones as an integer."""
+    if milliseconds is None:
+        return None
+    return milliseconds / 1000 if milliseconds % 1000 else int(milliseconds // 1000)
+
+
+def _time_of(stamp: float | None) -> float | None:
+    """Return a JSON time, which is in seconds or milliseconds, in seconds."""
+    if stamp is None or stamp >= _TIME_END:
+        return None
+    return _seconds(stamp) if stamp >= _MILLISECONDS_FROM else stamp
+
+
+def _number_or_text(value: object) -> float | str | None:
+    number = js.number(value)
+    return js.text(value) if number is None else number
+
+
+def _within(degrees: float | None, limit: int) -> float | None:
+    """Return degrees that there are; not so NaN, which is within nothing."""
+    return degrees if degrees is not None and abs(degrees) <= limit else None
 
 
 def _driver(reversed_name: bytes) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import tracemalloc
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from dsmgateway import commands as c
 from dsmgateway.decode import Decoding, Direction, Kind, Line, direction_of
 from dsmgateway.explain import explain
+from dsmgateway.metadata import Metadata
 
 DEVICE, GATEWAY = Direction.DEVICE, Direction.GATEWAY
 FILE = content(2500)
@@ -61,27 +63,31 @@ def named(lines: list[Line]) -> list[str]:
         (
             c.MetadataResponse(METADATA),
             "METADATA",
-            "2025-11-22T08:26:40Z, type 2 current_snapshot, trigger 13 dsm_event, at 54.687157 25.279652, "
+            "2025-11-22T08:26:40.000Z, type 2 current_snapshot, trigger 13 dsm_event, at 54.687157 25.279652, "
             "events drowsiness phone, driver JONAS K",
         ),
         (
             c.MetadataResponse(bytes(14)),
             "METADATA",
-            "1970-01-01T00:00:00Z, type 0 video, trigger 0 none, at 0.000000 0.000000",
+            "1970-01-01T00:00:00.000Z, type 0 video, trigger 0 none, at 0.000000 0.000000",
         ),
         (
             c.MetadataResponse(bytes(14) + b"\7"),
             "METADATA",
-            "1970-01-01T00:00:00Z, type 0 video, trigger 0 none, at 0.000000 0.000000, video of 7 s",
+            "1970-01-01T00:00:00.000Z, type 0 video, trigger 0 none, at 0.000000 0.000000, length 7 s",
         ),
         (
             c.MetadataResponse(b"\xff" * 4 + b"\x63" * 2 + b"\xff" * 8 + bytes(2)),
             "METADATA",
-            "2106-02-07T06:28:15Z, type 99 unknown, trigger 99 unknown, at -0.000001 -0.000001, no events",
+            "2106-02-07T06:28:15.000Z, type 99 unknown, trigger 99 unknown, at -0.000001 -0.000001, no events",
         ),
         (c.MetadataResponse(b"\1\2"), "METADATA", "2 bytes that no layout has: 0102"),
         (c.MetadataResponse(b""), "METADATA", "0 bytes that no layout has: none"),
-        (c.MetadataResponse(b'{"version":\x07 1}    '), "METADATA", r'{"version":\x07 1}    '),
+        (
+            c.MetadataResponse(b'{"version": 1, "more":"\\n\xff"}    '),
+            "METADATA",
+            r'version 1, JSON {"version": 1, "more":"\n\xff"}    ',
+        ),
         (c.Start(2500, 0), "START", "size 2500 bytes, CRC-16 of the file not known (0000)"),
         (c.Start(2500, 0xBEEF), "START", "size 2500 bytes, CRC-16 of the file beef"),
         (c.Resume(1024), "RESUME", "send from offset 1024 on"),
@@ -98,6 +104,41 @@ def test_every_command_is_said_in_words(command: c.DeviceCommand | c.GatewayComm
     said = explain(command)
     assert (said.name, said.words) == (name, words)
     assert json.loads(json.dumps(said.facts)) == said.facts
+
+
+@pytest.mark.parametrize(
+    ("body", "protocol_id", "path", "words"),
+    [
+        (
+            struct.pack(">BBQBHBhddQ", 4, 8, 1763800000123, 9, 0, 0, -90, -33.86882, 151.2, 1763799998500),
+            5,
+            b"%photor",
+            "version 4, 2025-11-22T08:26:40.123Z, type 8 rear_photo, trigger 9 periodic, "
+            "triggered at 1763799998.5 s, at -33.868820 151.200000, length 0 s, 0 frames/s, time zone -90 min",
+        ),
+        (
+            b"\1" * 24,
+            5,
+            b"%photor",
+            "version 1, time 72340172838076.67 s, type 1 unknown, trigger 1 din1, "
+            "at 0.000000 ?, length 257 s, 1 frames/s, time zone +257 min",
+        ),
+        (
+            b'{"fm_trigger":{"type":"a\\nb"},"cam_trigger":{"type":3},"file":{"duration":1.5,"framerate":25},'
+            b'"location":{"longitude":2},"driver_name":"\xc4\x96va"}',
+            6,
+            b"dashcam/a.mp4",
+            r"trigger a\nb, camera's trigger 3, at ? 2.000000, length 1.5 s, 25 frames/s, driver Ėva, "
+            r'JSON {"fm_trigger":{"type":"a\nb"},"cam_trigger":{"type":3},"file":{"duration":1.5,"framerate":25},'
+            r'"location":{"longitude":2},"driver_name":"Ėva"}',
+        ),
+        (b'{"version":\x07 1}    ', 6, b"", r'19 bytes that no layout has: {"version":\x07 1}    '),
+    ],
+)
+def test_metadata_of_every_layout_is_said_in_words(body: bytes, protocol_id: int, path: bytes, words: str) -> None:
+    said = explain(c.MetadataResponse(body), protocol_id, path)
+    assert said.words == words
+    assert said.facts == Metadata.parse(body, protocol_id, path).to_json()
 
 
 def test_facts_have_types_that_programs_like() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -31,7 +32,10 @@ from dsmgateway.cli import main
 from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.effects import End
 from dsmgateway.events import Event
+from dsmgateway.families import Camera, Kind
 from dsmgateway.framing import DataRun
+from dsmgateway.metadata import Metadata
+from dsmgateway.metadata_layouts import PARTS, Layout
 from dsmgateway.protocol import LINGER_S, CameraFactory
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.states import LEGAL, State
@@ -52,7 +56,7 @@ def docs(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """docs/build.py, imported as it finds its neighbours when it is run."""
     monkeypatch.syspath_prepend(str(DOCS))
     yield importlib.import_module("build")
-    for name in ("build", "state_diagram", "conversation"):
+    for name in ("build", "state_diagram", "conversation", "metadata_words"):
         sys.modules.pop(name, None)
 
 
@@ -71,7 +75,7 @@ def test_the_pages_that_are_made_are_up_to_date() -> None:
 
 
 def test_a_page_that_is_not_up_to_date_is_told_in_one_line_and_written_anew(tmp_path: Path) -> None:
-    for name in ("logs.md", "states.md"):
+    for name in ("logs.md", "metadata.md", "states.md"):
         shutil.copy(DOCS / name, tmp_path)
     (tmp_path / "logs.md").write_text("old")
     done = build("--check", "--folder", str(tmp_path))
@@ -80,6 +84,38 @@ def test_a_page_that_is_not_up_to_date_is_told_in_one_line_and_written_anew(tmp_
     assert build("--folder", str(tmp_path)).returncode == 0
     assert (tmp_path / "states.svg").read_text() == page("states.svg")
     assert build("--check", "--folder", str(tmp_path)).returncode == 0
+
+
+# -- metadata
+
+
+def test_the_page_on_metadata_has_every_name_and_no_other(docs: ModuleType) -> None:
+    shown = [example.read().to_json(docs.RECEIVED_S) for example in docs.EXAMPLES.values()]
+    assert set(docs.NAMES) == {name for known in shown for name in known}
+    assert {known["layout"] for known in shown} == {layout.value for layout in Layout}
+    values = {name: 0 for name in Metadata.__dataclass_fields__ if name not in ("raw", "layout", "kind", "camera")}
+    whole = Metadata(b"", Layout.DSM, kind=Kind.PHOTO, camera=Camera.DSM, **values)  # type: ignore[arg-type]
+    assert set(whole.to_json(0)) == set(docs.NAMES)
+
+
+def test_the_examples_of_metadata_have_every_field_of_their_layout(docs: ModuleType) -> None:
+    for layout, example in docs.EXAMPLES.items():
+        if layout in PARTS:
+            assert len(example.body) == sum(part.size_bytes for part in PARTS[layout])
+
+
+def test_the_page_on_metadata_says_which_layouts_have_a_name(docs: ModuleType) -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page("metadata.md").split("##")[0], re.MULTILINE))
+    assert set(rows) == set(docs.NAMES)
+    assert {name for name, layouts in rows.items() if layouts == "all"} >= {"raw", "time", "trigger", "camera"}
+    assert (rows["events"], rows["driver"], rows["trigger_time"]) == ("`dsm`", "`dsm`, `json`", "`dualcam`")
+
+
+def test_the_examples_on_the_page_are_what_the_gateway_reads(docs: ModuleType) -> None:
+    shown = [json.loads(text) for kind, text in _BLOCK.findall(page("metadata.md")) if kind == "json"]
+    read = [example.read().to_json(docs.RECEIVED_S) for example in docs.EXAMPLES.values()]
+    assert shown == read
+    assert [bytes.fromhex(known["raw"]) for known in shown] == [example.body for example in docs.EXAMPLES.values()]
 
 
 # -- states

@@ -14,7 +14,8 @@ CORE = (
     {"errors", "crc", "packets"},
     {"commands"},
     {"families"},
-    {"framing", "metadata"},
+    {"framing", "metadata_layouts", "metadata_json"},
+    {"metadata"},
     {"transfer"},
     {"states", "events"},
     {"effects"},
@@ -93,9 +94,19 @@ def test_no_twisted_in_the_core_and_the_store(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set().union(*CORE) | ALONE))
 def test_core_has_no_clock_socket_or_thread(name: str) -> None:
-    """The core owns nothing that would have to be waited for; only the trace names its file by the time."""
+    """The core owns nothing that would have to be waited for; only the trace names its file by the time.
+
+    Metadata writes a time as a date, and never asks what time it is.
+    """
     outside = {"asyncio", "socket", "ssl", "threading", "time", "datetime", "os", "pathlib", "subprocess", "random"}
-    assert roots(name) & outside <= ({"time", "pathlib"} if name == "trace" else set())
+    allowed = {"trace": {"time", "pathlib"}, "metadata": {"datetime"}}
+    assert roots(name) & outside <= allowed.get(name, set())
+
+
+def test_metadata_does_not_ask_what_time_it_is() -> None:
+    """Of dates the metadata uses the arithmetic only."""
+    used = {node.attr for node in ast.walk(SOURCES["metadata"]) if isinstance(node, ast.Attribute)}
+    assert not used & {"now", "utcnow", "today"}
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

@@ -340,6 +340,20 @@ def test_enhanced_data_out_of_place_is_asked_for_again(offset_bytes: int) -> Non
     assert Event.DATA_REFUSED in notes(effects)
 
 
+def test_json_metadata_goes_into_the_record() -> None:
+    """From protocol 6 on metadata is JSON, which a binary layout would misread; extra keys are kept."""
+    session = Session(SessionOptions())
+    body = b'{"version": 1, "file": {}, "extra": [2]}'
+    for event in (init(protocol_id=6), c.Path(PATH), c.MetadataResponse(body), c.Start(1, 0)):
+        session.receive(event)
+    session.opened(0, False)
+    session.receive(c.Sync(0))
+    finish = session.receive(DataRun(b"a", 1))[-1]
+    assert finish == fx.Finish(6, Metadata.parse(body, 6, PATH[:-1]))
+    assert isinstance(finish, fx.Finish) and finish.metadata is not None and finish.metadata.document is not None
+    assert finish.metadata.document["extra"] == [2]
+
+
 def test_identifiers_from_protocol_6_on_count_bytes() -> None:
     """Every camera counts bytes there, however it offers its file."""
     session = Session(SessionOptions())
