@@ -12,6 +12,7 @@ import click
 from dsmgateway import __version__
 from dsmgateway.check_command import check
 from dsmgateway.decode_command import decode
+from dsmgateway.export_command import export
 from dsmgateway.simulator.command import simulate
 
 
@@ -35,6 +36,7 @@ def main() -> None:
 
 main.add_command(check)
 main.add_command(decode)
+main.add_command(export)
 main.add_command(simulate)
 
 if __name__ == "__main__":

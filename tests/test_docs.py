@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from conftest import IDLE, IMEI, METADATA, PATH, init, load_vectors
 from running import environment, free_port
 from twisted.internet.task import Clock
+from videos import as_delivered, clip, ffmpeg
 
 from dsmgateway import commands as c
 from dsmgateway.cli import main
@@ -296,7 +297,7 @@ def test_the_codes_that_the_operator_is_told_of_mean_what_the_protocol_says() ->
 def test_the_options_that_the_operator_is_told_of_exist() -> None:
     known = {f"--{option.name}" for option in OPTIONS} | {"--nodaemon", "--pidfile", "--logfile", "--umask"}
     known |= {name for command in main.commands.values() for option in command.params for name in option.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z]+[a-z-]*", _OPERATING)) <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z]+[a-z0-9-]*", _OPERATING)) <= known
 
 
 def test_the_trace_that_the_operator_is_shown_is_what_decode_prints() -> None:
@@ -324,7 +325,15 @@ def place(tmp_path: Path) -> Path:
     # The journal of a machine that runs systemd: whatever the gateway has written.
     (commands / "journalctl").write_text('#!/bin/sh\n[ "$*" = "-u dsmgateway" ] && cat gateway.out\n')
     (commands / "journalctl").chmod(0o755)
+    (commands / "ffmpeg").symlink_to(ffmpeg())
     return tmp_path
+
+
+def deliver_video(place: Path) -> None:
+    """Have a DualCam's video in the data folder, under a name as the store gives it."""
+    folder = place / "dsm-data" / "media" / str(IMEI) / "2026" / "11" / "22"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "20261122T121702413Z_dualcam-front-video_3de5db91.h265").write_bytes(as_delivered(clip()))
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -359,6 +368,8 @@ def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
         for command in COMMANDS:
             if command is start:
                 continue
+            if "export" in command:
+                deliver_video(place)
             given = command.replace("127.0.0.1:10014", f"127.0.0.1:{port}")
             done = subprocess.run(
                 ["sh", "-c", given], cwd=place, env=settings, capture_output=True, text=True, check=False
@@ -367,6 +378,8 @@ def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
             assert done.stdout or ">" in command, command
             if "printf" in command:
                 assert done.stdout.startswith("trace/")
+            if "export" in command:
+                assert done.stdout.startswith("wrote 20261122T121702413Z_dualcam-front-video_3de5db91.mp4 (")
             if "decode" in command:
                 assert f"IMEI {IMEI}, offers nothing" in done.stdout
     finally:

@@ -25,6 +25,8 @@ CORE = (
 BELOW_STORE = {"errors", "crc", "packets", "families"}
 #: Pure by themselves: they import nothing of ours and no Twisted.
 ALONE = {"registry", "trace"}
+#: What makes copies of stored files, in a process of its own: no module of the gateway may come to need it.
+EXPORT = {"h265", "ffmpeg", "export_command"}
 #: The daemon's wiring, and command lines: who else names the reactor cannot be tested without it.
 REACTOR = {"tap", "cli", "simulator.command", "simulator.demo"}
 
@@ -109,6 +111,17 @@ def test_metadata_does_not_ask_what_time_it_is() -> None:
     assert not used & {"now", "utcnow", "today"}
 
 
+def test_only_the_command_exports() -> None:
+    """Whatever the export costs, or hangs on, it is never in the gateway's process."""
+    assert {name for name in SOURCES if ours(name) & EXPORT} == {"cli", "export_command"}
+
+
+def test_what_reads_a_video_is_pure() -> None:
+    """It takes bytes and gives bytes, and has nothing to do with where they are."""
+    assert ours("h265") == {"errors"}
+    assert roots("h265") <= {"__future__", "collections", "dsmgateway", "itertools", "re"}
+
+
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_reactor_is_imported_at_the_edge_only(name: str) -> None:
     """No module but the daemon's wiring and command lines imports the reactor, not inside a function either."""
@@ -135,6 +148,20 @@ def test_reactor_is_imported_late(name: str) -> None:
 def test_the_rule_sees_every_way_to_import(source: str) -> None:
     """However the reactor is imported, the rule sees it."""
     assert "twisted.internet.reactor" in set(imported(ast.parse(source)))
+
+
+def test_the_gateway_brings_no_export() -> None:
+    """What the rules say of the source holds of the running daemon."""
+    program = (
+        "import sys, dsmgateway.tap, dsmgateway.service\n"
+        "print(*sorted(name.removeprefix('dsmgateway.') for name in sys.modules if name.startswith('dsmgateway.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {"tap", "service", "protocol"} <= loaded
+    assert not loaded & EXPORT
 
 
 def test_session_and_store_bring_no_twisted() -> None:

@@ -12,6 +12,7 @@ from dsmgateway.families import format_of, stem_of
 
 MEDIA = "media"
 SPOOL = "spool"
+INDEX = "index.sqlite3"
 #: Whoever holds the lock on this file uses the data folder.
 LOCK = "lock"
 #: A file that a starting gateway has in both folders for a moment.

@@ -18,7 +18,7 @@ from dsmgateway.store.comparison import Comparison
 from dsmgateway.store.files import Disk
 from dsmgateway.store.index import Index
 from dsmgateway.store.landing import Ground, Landing
-from dsmgateway.store.naming import LOCK, MEDIA, SPOOL, final_path, iso_time, sidecar_path
+from dsmgateway.store.naming import INDEX, LOCK, MEDIA, SPOOL, final_path, iso_time, sidecar_path
 from dsmgateway.store.part import PartUpload, Room, open_part
 from dsmgateway.store.recovery import Restart, expire, read_record
 from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
@@ -55,7 +55,7 @@ class FileStore:
         self._disk = disk or Disk()
         self._min_free_bytes = min_free_bytes
         self._spool = Spool(folder / SPOOL, self._disk)
-        self._index = Index(folder / "index.sqlite3", self._disk)
+        self._index = Index(folder / INDEX, self._disk)
         self._ground = Ground(folder, self._disk, self._spool, self._index)
         self._room = Room(self._disk, self._spool, self._grown, self._ended)
         self._lock = threading.Lock()
