@@ -30,7 +30,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 def crcs(choice: StartCrc) -> list[int]:
     plan = Plan(cameras=10, files=3, start_crc=choice)
-    return [delivery.file.start.crc for device in plan.devices(Tally()) for delivery in device.deliveries]
+    return [delivery.file.crc for device in plan.devices(Tally()) for delivery in device.deliveries]
 
 
 def test_start_states_the_crc_always_never_or_now_and_then():
@@ -46,8 +46,8 @@ def test_devices_are_the_same_for_the_same_seed():
     other = Plan(cameras=9, files=2, seed=4, first_camera=1).devices(Tally())[4]
     assert one.imei == other.imei
     for mine, theirs in zip(one.deliveries, other.deliveries, strict=True):
-        assert (mine.file.path, mine.file.metadata, mine.file.start) == (
+        assert (mine.file.path, mine.file.metadata, mine.file.crc) == (
             theirs.file.path,
             theirs.file.metadata,
-            theirs.file.start,
+            theirs.file.crc,
         )
