@@ -44,6 +44,18 @@ def simulate_apart(folder: Path, port: int, *options: str) -> tuple[int, dict[st
         (["--to", "h:1", "--size", "1k-"], "'' is not a number of bytes"),
         (["--to", "h:1", "--rate", "fast"], "'fast' is not a number of bytes"),
         (["--to", "h:1", "--start-crc", "maybe"], "'maybe' is not one of"),
+        (["--to", "h:1", "--video-size", "2M-1M"], "sizes must go from 1 or more bytes upwards"),
+        (["--to", "h:1", "--video-size", "big"], "'big' is not a number of bytes"),
+        (["--to", "h:1", "--swap", "2"], "2.0 is not in the range 0<=x<=1"),
+        (["--to", "h:1", "--family", "unknown"], "'unknown' is not one of"),
+        (["--to", "h:1", "--family", "dsm", "--family", "dsm"], "each of them once"),
+        (["--to", "h:1", "--protocol", "70000"], "the protocol id must be 0 to 65535"),
+        (["--to", "h:1", "--protocol", "5", "--enhanced"], "ENHANCED_DATA is sent from protocol 6 on"),
+        (["--to", "h:1", "--enhanced", "mix"], "ENHANCED_DATA is sent from protocol 6 on"),
+        (["--to", "h:1", "--enhanced", "--count-packets", "--protocol", "6"], "does not go with counting packets"),
+        (["--to", "h:1", "--mix", "--family", "adas"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--count-packets"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--protocol", "6"], "a mixed fleet draws its trackers"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options, complaint):
