@@ -119,6 +119,19 @@ def test_cameras_with_all_faults_deliver_everything_once(tmp_path):
     assert {row["bytes_never_sent"] for row in result["files"]} == {0}
 
 
+def test_trackers_are_what_the_options_say(tmp_path):
+    """Family, protocol, frames and sizes reach the cameras, and the result tells of them file by file."""
+    options = "--family adas --family dashcam --protocol 7 --enhanced mix --size 2k --video-size 9k"
+    with running_gateway(tmp_path) as gateway:
+        code, result, output = simulate_apart(tmp_path, gateway.port, "--cameras=2", "--files=4", *options.split())
+        assert code == 0, output
+        stored = gateway.sidecars()
+    assert sorted(map(identity, stored)) == sorted(map(identity, result["files"]))
+    assert {(row["family"], row["protocol"]) for row in result["files"]} == {("adas", 7), ("dashcam", 7)}
+    assert {(row["size"], "video" in row["device_path"]) for row in result["files"]} == {(2000, False), (9000, True)}
+    assert "adas" in output and "4 of 4" in output
+
+
 def test_files_offered_again_are_not_sent_again(tmp_path):
     """The same cameras a second time: everything is acknowledged, nothing is stored twice, JSON goes to the output."""
     options = ["--cameras", "3", "--files", "2", "--start-crc", "always", "--seed", "5"]
