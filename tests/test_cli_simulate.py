@@ -44,6 +44,18 @@ def simulate_apart(folder: Path, port: int, *options: str) -> tuple[int, dict[st
         (["--to", "h:1", "--size", "1k-"], "'' is not a number of bytes"),
         (["--to", "h:1", "--rate", "fast"], "'fast' is not a number of bytes"),
         (["--to", "h:1", "--start-crc", "maybe"], "'maybe' is not one of"),
+        (["--to", "h:1", "--video-size", "2M-1M"], "sizes must go from 1 or more bytes upwards"),
+        (["--to", "h:1", "--video-size", "big"], "'big' is not a number of bytes"),
+        (["--to", "h:1", "--swap", "2"], "2.0 is not in the range 0<=x<=1"),
+        (["--to", "h:1", "--family", "unknown"], "'unknown' is not one of"),
+        (["--to", "h:1", "--family", "dsm", "--family", "dsm"], "each of them once"),
+        (["--to", "h:1", "--protocol", "70000"], "the protocol id must be 0 to 65535"),
+        (["--to", "h:1", "--protocol", "5", "--enhanced"], "ENHANCED_DATA is sent from protocol 6 on"),
+        (["--to", "h:1", "--enhanced", "mix"], "ENHANCED_DATA is sent from protocol 6 on"),
+        (["--to", "h:1", "--enhanced", "--count-packets", "--protocol", "6"], "does not go with counting packets"),
+        (["--to", "h:1", "--mix", "--family", "adas"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--count-packets"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--protocol", "6"], "a mixed fleet draws its trackers"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options, complaint):
@@ -105,6 +117,19 @@ def test_cameras_with_all_faults_deliver_everything_once(tmp_path):
     assert set(result["summary"]["faults"]) >= {"corrupt", "truncate", "cut", "stall"}
     assert result["summary"]["reconnects"] >= 10
     assert {row["bytes_never_sent"] for row in result["files"]} == {0}
+
+
+def test_trackers_are_what_the_options_say(tmp_path):
+    """Family, protocol, frames and sizes reach the cameras, and the result tells of them file by file."""
+    options = "--family adas --family dashcam --protocol 7 --enhanced mix --size 2k --video-size 9k"
+    with running_gateway(tmp_path) as gateway:
+        code, result, output = simulate_apart(tmp_path, gateway.port, "--cameras=2", "--files=4", *options.split())
+        assert code == 0, output
+        stored = gateway.sidecars()
+    assert sorted(map(identity, stored)) == sorted(map(identity, result["files"]))
+    assert {(row["family"], row["protocol"]) for row in result["files"]} == {("adas", 7), ("dashcam", 7)}
+    assert {(row["size"], "video" in row["device_path"]) for row in result["files"]} == {(2000, False), (9000, True)}
+    assert "adas" in output and "4 of 4" in output
 
 
 def test_files_offered_again_are_not_sent_again(tmp_path):

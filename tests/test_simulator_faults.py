@@ -8,7 +8,8 @@ import pytest
 from dsmgateway.errors import ConfigError
 from dsmgateway.simulator.faults import Fate, Faults, FaultSource
 
-ALL = Faults(corrupt=0.1, truncate=0.2, cut_every=10, stall_s=1.5, silent_cut=True, rewind=0.5)
+ALL = Faults(corrupt=0.1, truncate=0.2, cut_every=10, stall_s=1.5, silent_cut=True, rewind=0.5, swap=0.5)
+TOO_MUCH = {"corrupt": 0.6, "truncate": 0.6}
 FRAME = bytes(range(256)) * 4 + b"123456"
 
 
@@ -16,7 +17,7 @@ def drawn(source: FaultSource) -> list[object]:
     """Everything that a source decides, one after the other."""
     decisions: list[object] = [source.fate() for _ in range(500)]
     decisions += [source.flipped(FRAME), source.beginning(FRAME), source.resets(), source.in_flight()]
-    return [*decisions, source.queued(), source.rewound_packets()]
+    return [*decisions, source.queued(), source.rewound_packets(), *(source.swaps() for _ in range(20))]
 
 
 def test_same_seed_gives_the_same_faults():
@@ -34,6 +35,7 @@ def test_without_faults_every_frame_is_clean():
     source = FaultSource(Faults(), "")
     assert {source.fate() for _ in range(2000)} == {Fate.CLEAN}
     assert source.rewound_packets() == 0
+    assert not source.swaps()
 
 
 def test_faults_come_about_as_often_as_asked_for():
@@ -76,7 +78,14 @@ def test_beginning_is_never_empty_and_never_all():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"corrupt": 1.1}, {"truncate": -0.1}, {"rewind": 2}, {"corrupt": 0.6, "truncate": 0.6}, {"cut_every": -1}],
+    [
+        {"corrupt": 1.1},
+        {"truncate": -0.1},
+        {"rewind": 2},
+        {"swap": -1},
+        {"corrupt": 0.6, "truncate": 0.6},
+        {"cut_every": -1},
+    ],
 )
 def test_numbers_out_of_range_are_refused(wrong):
     """A probability is one, and all of them leave room for each other."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
@@ -29,13 +30,16 @@ from dsmgateway.commands import (
     Start,
     Sync,
 )
+from dsmgateway.families import IDENTIFIERS, Family, Unit, unit_of
 from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent
 from dsmgateway.simulator.faults import Faults
 from dsmgateway.simulator.fleet import Fleet, endpoint_for
+from dsmgateway.simulator.makes import Make
 from dsmgateway.simulator.plan import Picture, Plan, StartCrc
 from dsmgateway.simulator.report import FleetResult
 
-Parts = dict[tuple[int, bytes], bytearray]
+#: What is held of each file: by IMEI, path or identifier, and what the device says about it.
+Parts = dict[tuple[int, bytes, bytes], bytearray]
 ALL = Faults(corrupt=0.03, truncate=0.05, cut_every=15, stall_s=1, silent_cut=True, rewind=0.1)
 
 
@@ -44,7 +48,8 @@ class Peer(Protocol):
 
     def __init__(self, parts: Parts, stored: list[str], owners: dict[int, Peer]) -> None:
         self.parts, self.stored, self.owners, self.decoder = parts, stored, owners, DeviceDecoder()
-        self.imei, self.path, self.size, self.offset = 0, b"", 0, 0
+        self.imei, self.name, self.about, self.size, self.offset = 0, b"", b"", 0, 0
+        self.unit = Unit.BYTES
 
     def dataReceived(self, data: bytes) -> None:
         self.decoder.feed(data)
@@ -56,34 +61,54 @@ class Peer(Protocol):
 
     def ask(self) -> None:
         self.decoder.drop_until_sync()
-        self.say(Resume(min(len(self.part), (self.size - 1) // 1024 * 1024)))
+        if self.unit is Unit.PACKETS:
+            self.say(Resume(min(len(self.part) // 1024 + 1, self.size)))
+        else:
+            self.say(Resume(min(len(self.part), (self.size - 1) // 1024 * 1024)))
 
     @property
     def part(self) -> bytearray:
-        return self.parts.setdefault((self.imei, self.path), bytearray())
+        return self.parts.setdefault((self.imei, self.name, self.about), bytearray())
+
+    @property
+    def is_whole(self) -> bool:
+        return (-(-self.offset // 1024) if self.unit is Unit.PACKETS else self.offset) == self.size
+
+    def offered(self, init: Init) -> None:
+        self.imei = init.imei
+        if (old := self.owners.get(self.imei, self)) is not self:
+            old.transport.loseConnection()
+        self.owners[self.imei] = self
+        offer = min(init.offers, default=None)
+        if offer is None:
+            self.say(Close())
+            return
+        self.unit = unit_of(offer, init.protocol_id)
+        self.name = IDENTIFIERS.get(offer, b"")
+        self.say(MetadataRequest(self.name) if self.name else PathRequest())
 
     def take(self, event: DeviceEvent) -> None:
         match event:
-            case Init(imei=imei):
-                self.imei = imei
-                if (old := self.owners.get(imei, self)) is not self:
-                    old.transport.loseConnection()
-                self.owners[imei] = self
-                self.say(PathRequest() if event.offers else Close())
+            case Init():
+                self.offered(event)
             case Path(path=path):
-                self.path = path
+                self.name = path
                 self.say(MetadataRequest())
-            case MetadataResponse():
-                self.say(FileRequest(self.path))
+            case MetadataResponse(body=body):
+                self.about = body
+                self.say(FileRequest(self.name))
             case Start(size=size):
                 self.size = size
                 self.ask()
             case Sync(offset=offset):
-                self.offset = offset
-            case DataRun(data=data):
+                self.offset = (offset - 1) * 1024 if self.unit is Unit.PACKETS else offset
+            case DataRun(data=data, offset_bytes=told):
+                if told not in (None, self.offset):
+                    self.ask()
+                    return
                 self.part[self.offset :] = data
                 self.offset += len(data)
-                if self.offset == self.size:
+                if self.is_whole:
                     self.stored.append(hashlib.sha256(self.part).hexdigest())
                     self.say(RepeatInit())
             case Damaged():
@@ -184,6 +209,28 @@ class FleetTests(SynchronousTestCase):
         self.assertEqual(first, second)
         other = self.run_fleet(Plan(cameras=3, files=2, faults=ALL, rate_bytes_s=100_000, seed=10), InMemory())
         self.assertNotEqual(first["files"], other.as_json()["files"])
+
+    def test_mixed_fleet_delivers_over_bad_links(self) -> None:
+        """Every family of both generations delivers each file whole, whatever its way of being asked and counting."""
+        endpoint = InMemory()
+        faults = replace(ALL, swap=0.5)
+        plan = Plan(cameras=20, files=4, mix=True, faults=faults, rate_bytes_s=200_000, seed=5)
+        result = self.run_fleet(plan, endpoint)
+        self.assertTrue(result.is_good, result.reasons)
+        self.assertLessEqual({row.sha256 for row in result.files}, set(endpoint.stored))
+        self.assertEqual(set(result.families), {"adas", "dashcam", "dsm", "dualcam"})
+        self.assertEqual({row.protocol for row in result.files}, {5, 6, 7})
+        self.assertIn("swap", result.tally.faults)
+        self.assertEqual({row.bytes_never_sent for row in result.files}, {0})
+
+    def test_dsm_and_dualcam_on_each_tracker(self) -> None:
+        """Trackers with two cameras share their files out between them and deliver those of both."""
+        endpoint = InMemory()
+        result = self.run_fleet(Plan(cameras=3, files=4, make=Make((Family.DSM, Family.DUALCAM))), endpoint)
+        self.assertTrue(result.is_good, result.reasons)
+        self.assertEqual(sorted(endpoint.stored), sorted(row.sha256 for row in result.files))
+        self.assertEqual(result.families, {"dsm": (6, 6), "dualcam": (6, 6)})
+        self.assertEqual((result.tally.connections, result.tally.acknowledged), (3, 12))
 
     def test_hasty_gateway_is_found_out(self) -> None:
         """Acknowledgements before the data are violations; such a run is never good."""

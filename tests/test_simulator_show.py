@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from dsmgateway.simulator.device import Tally
-from dsmgateway.simulator.report import CameraRow, FleetResult
+from dsmgateway.simulator.report import CameraRow, FileRow, FleetResult
 from dsmgateway.simulator.show import Screen, reasons_in_words, summary
 
 
@@ -52,6 +52,19 @@ def test_summary_tells_files_bytes_and_time():
     for words in ("4 of 4", "4.0 kB", "3 (0 reconnects)", "2.0 s", "2.0 kB/s"):
         assert words in table
     assert good.is_good
+
+
+def of_family(family: str, acknowledged: bool = True) -> FileRow:
+    return FileRow("1", family, 5, "path", 1, "", "", acknowledged, None, None, 1, 1, 0, 0)
+
+
+def test_summary_tells_families_where_there_are_several():
+    """Files are counted by family, unless all are of one."""
+    files = (of_family("dsm"), of_family("dualcam"), of_family("dsm", False))
+    mixed = shown(summary(FleetResult(2.0, Tally(), (), files)))
+    assert "  dsm " in mixed and "1 of 2" in mixed
+    assert "  dualcam " in mixed and "1 of 1" in mixed
+    assert "dsm" not in shown(summary(FleetResult(2.0, Tally(), (), (files[0], files[2]))))
 
 
 def test_reasons_are_told_once_each_and_not_without_end():

@@ -17,7 +17,10 @@ from rich.console import Console
 
 from dsmgateway.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
 from dsmgateway.errors import ConfigError
+from dsmgateway.families import Family
 from dsmgateway.simulator.faults import Faults
+from dsmgateway.simulator.frames import Enhanced
+from dsmgateway.simulator.makes import Make
 from dsmgateway.simulator.plan import Picture, Plan, StartCrc
 from dsmgateway.simulator.report import FleetResult
 from dsmgateway.simulator.show import Screen, reasons_in_words, summary
@@ -43,8 +46,10 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Read one number of bytes, or a range of them as in 20k-120k, as (from, to)."""
+    if value is None:
+        return None
     first, dash, last = value.partition("-")
     lowest = _bytes(ctx, param, first)
     return lowest, _bytes(ctx, param, last) if dash else lowest
@@ -54,6 +59,29 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.option("--to", "address", metavar="HOST:PORT", callback=_address, required=True, help="The gateway.")
 @click.option("--cameras", type=click.IntRange(1), default=1, show_default=True, help="How many cameras.")
 @click.option("--files", type=click.IntRange(1), default=1, show_default=True, help="Files of each camera.")
+@click.option(
+    "--family",
+    "families",
+    type=click.Choice([family.value for family in Family if family is not Family.UNKNOWN]),
+    multiple=True,
+    default=[Family.DSM.value],
+    show_default="dsm",
+    help="What the cameras are; given twice, each tracker carries both, which share its files.",
+)
+@click.option("--protocol", type=int, default=5, show_default=True, help="Protocol id: JSON metadata from 6 on.")
+@click.option(
+    "--enhanced",
+    type=click.Choice([choice.value for choice in Enhanced]),
+    is_flag=False,
+    flag_value=Enhanced.ALWAYS.value,
+    default=Enhanced.NEVER.value,
+    show_default=True,
+    help="Send ENHANCED_DATA (from protocol 6 on): alone it means always, mix is now and then.",
+)
+@click.option("--count-packets", is_flag=True, help="Odd firmware: packets are counted where others count bytes.")
+@click.option(
+    "--mix", is_flag=True, help="All families, protocols 5 to 7, all frames: drawn for each camera by the seed."
+)
 @click.option(
     "--picture",
     "pictures",
@@ -71,6 +99,9 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     help="Size of random files.",
 )
 @click.option(
+    "--video-size", "video_sizes", metavar="SIZE[-SIZE]", callback=_sizes, help="Size of videos. Default: as all files."
+)
+@click.option(
     "--rate",
     metavar="BYTES",
     callback=_bytes,
@@ -83,6 +114,9 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.option("--silent-cut", is_flag=True, help="On a cut the old socket stays open and goes on delivering.")
 @click.option("--stall", type=click.FloatRange(0), default=0.0, help="Now and then say nothing for so many seconds.")
 @click.option("--rewind", type=_PROBABILITY, default=0.0, help="Probability that SYNC is lower than asked for.")
+@click.option(
+    "--swap", type=_PROBABILITY, default=0.0, help="Probability that an identifier means another file after a cut."
+)
 @click.option(
     "--start-crc",
     type=click.Choice([choice.value for choice in StartCrc]),
@@ -105,16 +139,21 @@ def simulate(
     timeout: float,
     connects: int,
     start_crc: str,
+    families: tuple[str, ...],
+    protocol: int,
+    enhanced: str,
+    count_packets: bool,
     **options: Any,
 ) -> None:
     """Be cameras on bad links that deliver files to a gateway.
 
     Ends with 0 when every file was acknowledged, and none of them before all of it was sent; else with 1.
     """
-    faults = {name: options.pop(name) for name in ("corrupt", "truncate", "cut_every", "silent_cut", "rewind")}
+    faults = {name: options.pop(name) for name in ("corrupt", "truncate", "cut_every", "silent_cut", "rewind", "swap")}
     try:
         plan = Plan(
             faults=Faults(stall_s=options.pop("stall"), **faults),
+            make=Make(tuple(map(Family, families)), protocol, Enhanced(enhanced), count_packets),
             pictures=tuple(map(_read_picture, pictures)),
             start_crc=StartCrc(start_crc),
             rate_bytes_s=rate,

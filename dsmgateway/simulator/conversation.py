@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 
 from dsmgateway.commands import (
     Close,
-    Data,
     DeviceCommand,
     FileRequest,
     GatewayCommand,
     MetadataRequest,
     MetadataResponse,
+    Offer,
     Path,
     PathRequest,
     RepeatInit,
     Resume,
+    Start,
     Status,
     Sync,
 )
@@ -92,12 +93,13 @@ class Conversation:
 
     def __init__(self, device: Device) -> None:
         self.state = State.INTRODUCED
+        device.connected()
         self._device = device
         self._decoder = GatewayDecoder()
         self._outbox: deque[Action] = deque([Send(device.init.encode())])
         self._delivery: Delivery | None = None
         self._asked: set[int] = set()
-        self._offset_bytes = 0
+        self._position_bytes = 0
         self._crc = 0
         self._damaged_at: int | None = None
 
@@ -126,15 +128,16 @@ class Conversation:
     def _obey(self, command: GatewayCommand) -> None:
         match command:
             case PathRequest():
-                head = self._head()
+                head = self._device.heads.get(Offer.FILE)
                 self._say(Path((head.file.path if head else b"") + b"\0"))
-            case MetadataRequest():
-                head = self._head()
-                self._say(MetadataResponse(head.file.metadata if head else b""))
+            case MetadataRequest(identifier=identifier):
+                heads = self._device.heads.values()
+                known = (head.file.metadata for head in heads if head.file.metadata_request == identifier)
+                self._say(MetadataResponse(next(known, b"")))
             case FileRequest(path=path):
                 self._start(path)
-            case Resume(offset=offset_bytes):
-                self._resume(offset_bytes)
+            case Resume(offset=offset):
+                self._resume(offset)
             case RepeatInit():
                 self._repeat_init()
             case Status():
@@ -144,14 +147,12 @@ class Conversation:
                     self._take_acknowledgement("CLOSE")
                 self._end()
 
-    def _head(self) -> Delivery | None:
-        return self._device.queue[0] if self._device.queue else None
-
     def _say(self, command: DeviceCommand) -> None:
         self._outbox.append(Send(command.encode()))
 
     def _end(self) -> None:
         self.state = State.OVER
+        self._device.parted()
         self._outbox.append(End())
 
     def _refuse(self, code: int, sentence: str) -> None:
@@ -161,33 +162,38 @@ class Conversation:
 
     def _start(self, path: bytes) -> None:
         """Answer FILE_REQUEST, also a repeated one, with START."""
-        head = self._head()
-        if head is None or path != head.file.path + b"\0":
-            self._refuse(_CANNOT_READ_FILE, f"FILE_REQUEST for {path!r}, which is not the PATH that was given")
+        heads = self._device.heads.values()
+        head = next((head for head in heads if head.file.file_request == path), None)
+        if head is None:
+            self._refuse(_CANNOT_READ_FILE, f"FILE_REQUEST for {path!r}, which is no file that is next in a queue")
             return
         if id(head) not in self._asked:
             self._asked.add(id(head))
             head.connections += 1
         self._delivery, self.state = head, State.STARTED
-        self._say(head.file.start)
+        self._say(Start(self._device.counting(head.file).total(head.file.size), head.file.crc))
 
-    def _resume(self, offset_bytes: int) -> None:
+    def _resume(self, offset: int) -> None:
         """Answer RESUME with SYNC; where file data is under way, some frames of it are on the link already."""
         delivery = self._delivery
         if delivery is None or self.state is State.INTRODUCED:
-            self._refuse(_BAD_ANSWER_TO_RESUME, f"RESUME at {offset_bytes} before START")
+            self._refuse(_BAD_ANSWER_TO_RESUME, f"RESUME at {offset} before START")
             return
-        if offset_bytes > delivery.file.size:
-            self._refuse(_BAD_ANSWER_TO_RESUME, f"RESUME at {offset_bytes} of {delivery.file.size} bytes")
+        counting, size_bytes = self._device.counting(delivery.file), delivery.file.size
+        if offset > counting.total(size_bytes):
+            sentence = f"RESUME at {offset} of {counting.total(size_bytes)} {counting.unit.value}"
+            self._refuse(_BAD_ANSWER_TO_RESUME, sentence)
             return
         in_flight = self._device.faults.in_flight() if self.state is State.SENDING else 0
         self._outbox.extend(map(Send, self._frames(delivery, in_flight)))
+        position_bytes = counting.position_of(offset)
         if packets := self._device.faults.rewound_packets():
             self._device.suffered("rewind")
-            offset_bytes = max(0, offset_bytes - packets * PACKET_BYTES)
-        self._say(Sync(offset_bytes))
-        self._offset_bytes, self._crc, self._damaged_at = offset_bytes, 0, None
-        self.state = State.SENDING if offset_bytes < delivery.file.size else State.SENT
+            position_bytes = max(0, position_bytes - packets * PACKET_BYTES)
+        self._device.sending(delivery)
+        self._say(Sync(counting.offset_of(position_bytes)))
+        self._position_bytes, self._crc, self._damaged_at = position_bytes, 0, None
+        self.state = State.SENDING if position_bytes < size_bytes else State.SENT
 
     def _repeat_init(self) -> None:
         """Take the acknowledgement and say what else there is; leave a gateway that acknowledged too early."""
@@ -213,7 +219,7 @@ class Conversation:
             return True
         size = delivery.file.size
         if self.state is not State.SENT:
-            sent = self._offset_bytes if self.state is State.SENDING else 0
+            sent = self._position_bytes if self.state is State.SENDING else 0
             self._device.wronged(f"{word} came too early: {sent} of {size} bytes of the file were sent")
         elif self._damaged_at is not None:
             self._device.wronged(f"{word} came too early: the frame at {self._damaged_at} had gone out damaged")
@@ -223,25 +229,25 @@ class Conversation:
         return False
 
     def _frame(self, delivery: Delivery, clean: bool = True) -> bytes:
-        """Make the next DATA frame; the last one of the file ends the sending."""
-        offset_bytes = self._offset_bytes
-        data = delivery.file.content.read(offset_bytes, PACKET_BYTES)
+        """Make the next frame of file data; the last one of the file ends the sending."""
+        position_bytes = self._position_bytes
+        data = delivery.file.content.read(position_bytes, PACKET_BYTES)
         self._crc = crc16(data, self._crc)
-        self._offset_bytes += len(data)
-        if self._offset_bytes == delivery.file.size:
+        self._position_bytes += len(data)
+        if self._position_bytes == delivery.file.size:
             self.state = State.SENT
-        self._device.sent(delivery, offset_bytes, self._offset_bytes, clean)
-        return Data(data, self._crc).encode()
+        self._device.sent(delivery, position_bytes, self._position_bytes, clean)
+        return self._device.frames.frame(position_bytes, data, self._crc)
 
     def _frames(self, delivery: Delivery, count: int) -> list[bytes]:
-        """Make up to ``count`` DATA frames."""
+        """Make up to ``count`` frames."""
         frames: list[bytes] = []
         while self.state is State.SENDING and len(frames) < count:
             frames.append(self._frame(delivery))
         return frames
 
     def _send_frame(self, delivery: Delivery) -> Action:
-        """Send the next DATA frame, or what the link makes of it."""
+        """Send the next frame, or what the link makes of it."""
         faults = self._device.faults
         fate = faults.fate()
         if fate is Fate.CLEAN:
@@ -251,7 +257,7 @@ class Conversation:
             return self._cut(delivery)
         if fate is Fate.CORRUPT:
             if self._damaged_at is None:
-                self._damaged_at = self._offset_bytes
+                self._damaged_at = self._position_bytes
             return Send(faults.flipped(self._frame(delivery, clean=False)))
         frame = self._frame(delivery)
         if fate is Fate.TRUNCATE:

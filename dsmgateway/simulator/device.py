@@ -1,7 +1,7 @@
-"""A simulated tracker: the queue of files its camera holds, and the book it keeps of what was delivered.
+"""A simulated tracker: the queue of files its cameras hold, and the book it keeps of what was delivered.
 
 It outlives its connections: a file leaves the queue only by the gateway's acknowledgement, and one that comes before
-all of the file was sent is a violation. Knows no sockets, no clock, and nothing of commands but INIT and START.
+all of the file was sent is a violation. Knows no sockets, no clock, and of commands only INIT.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dsmgateway.commands import Init, Offer, Start
+from dsmgateway.commands import Init, Offer
 from dsmgateway.crc import crc16
+from dsmgateway.families import Unit, row_of, unit_of
+from dsmgateway.simulator.asking import Counting, counting_in, naming_of
 from dsmgateway.simulator.content import Content, whole
 from dsmgateway.simulator.faults import Fate, Faults, FaultSource
+from dsmgateway.simulator.frames import Frames
 
-#: Settings of INIT while a file is ready: only the file bit, in the first byte sent.
-OFFERING = int(Offer.FILE) << 24
 #: Settings of INIT of a real tracker that has nothing to send.
 IDLE = 0x40000400
 
@@ -25,7 +26,8 @@ IDLE = 0x40000400
 class CameraFile:
     """A file that a camera offers: ``path`` on the device without NUL, METADATA bytes, whether START states the CRC.
 
-    ``source`` says where the content comes from: the name of a picture, or nothing.
+    For DualCam up to protocol 5 ``path`` is the identifier, which files of one kind share. ``source`` says where the
+    content comes from: the name of a picture, or nothing.
     """
 
     path: bytes
@@ -40,9 +42,24 @@ class CameraFile:
         return self.content.size
 
     @property
-    def start(self) -> Start:
-        """What START says of the file."""
-        return Start(self.size, crc16(whole(self.content)) if self.states_crc else 0)
+    def offer(self) -> Offer:
+        """The settings bit of INIT that says the file is ready."""
+        return row_of(self.path).offer
+
+    @property
+    def file_request(self) -> bytes:
+        """What FILE_REQUEST says to mean this file."""
+        return naming_of(self.offer).file_request(self.path)
+
+    @property
+    def metadata_request(self) -> bytes:
+        """What METADATA_REQUEST says to mean this file."""
+        return naming_of(self.offer).metadata_request(self.path)
+
+    @property
+    def crc(self) -> int:
+        """The CRC-16 that START states, or 0."""
+        return crc16(whole(self.content)) if self.states_crc else 0
 
 
 class Coverage:
@@ -88,7 +105,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Delivery:
     """How one file fared: ``connections`` in which it was asked for, file data sent, and again, in bytes.
 
@@ -121,9 +138,10 @@ class Delivery:
 
 
 class Device:
-    """A tracker with one camera; ``imei`` is 15 digits, ``files`` are offered in their order.
+    """A tracker with its cameras; ``imei`` is 15 digits, ``files`` of one offer are offered in their order.
 
-    Whoever has a clock lends it as ``seconds``.
+    ``counts_packets``: an odd firmware, which counts packets where all others count bytes. Whoever has a clock lends it
+    as ``seconds``.
     """
 
     def __init__(
@@ -135,29 +153,66 @@ class Device:
         *,
         protocol_id: int = 5,
         idle_settings: int = IDLE,
+        counts_packets: bool = False,
+        frames: Frames | None = None,
     ) -> None:
         self.imei = imei
+        self.protocol_id = protocol_id
         self.faults = faults or FaultSource(Faults(), imei)
+        self.frames = frames or Frames()
         self.tally = tally or Tally()
         self.deliveries = [Delivery(file) for file in files]
         self.queue = deque(self.deliveries)
         self.violations: list[str] = []
         self.seconds: Callable[[], float] = float
-        self._protocol_id = protocol_id
         self._idle_settings = idle_settings
+        self._counts_packets = counts_packets
+        self._under_way: Delivery | None = None
         self.tally.offered += len(self.queue)
         self.tally.bytes_offered += sum(delivery.file.size for delivery in self.deliveries)
 
     @property
     def init(self) -> Init:
         """What the tracker says when it connects, and when INIT is asked for again."""
-        return Init(self._protocol_id, int(self.imei), OFFERING if self.queue else self._idle_settings)
+        offers = sum(self.heads) << 24
+        return Init(self.protocol_id, int(self.imei), offers or self._idle_settings)
+
+    @property
+    def heads(self) -> dict[Offer, Delivery]:
+        """The next file of each offer that has one."""
+        heads: dict[Offer, Delivery] = {}
+        for delivery in self.queue:
+            heads.setdefault(delivery.file.offer, delivery)
+        return heads
+
+    def counting(self, file: CameraFile) -> Counting:
+        """Return what START, RESUME and SYNC count for this file."""
+        return counting_in(Unit.PACKETS if self._counts_packets else unit_of(file.offer, self.protocol_id))
 
     @property
     def progress(self) -> tuple[int, int]:
         """A value that grows whenever a file was acknowledged or went out further than ever before."""
         done = sum(delivery.acknowledged for delivery in self.deliveries)
         return done, sum(delivery.bytes_sent - delivery.bytes_sent_again for delivery in self.queue)
+
+    def connected(self) -> None:
+        """Begin a connection; where the one before was lost in mid-file, an identifier may mean another file now."""
+        lost, self._under_way = self._under_way, None
+        if lost is None or lost.file.offer is Offer.FILE:
+            return
+        alike = sum(delivery.file.offer is lost.file.offer for delivery in self.queue)
+        if alike > 1 and self.faults.swaps():
+            self.suffered("swap")
+            self.queue.remove(lost)
+            self.queue.append(lost)
+
+    def sending(self, delivery: Delivery) -> None:
+        """Enter a file as under way."""
+        self._under_way = delivery
+
+    def parted(self) -> None:
+        """End a connection in good order: nothing is under way any more."""
+        self._under_way = None
 
     def sent(self, delivery: Delivery, start: int, stop: int, clean: bool = True) -> None:
         """Enter bytes of a file as sent."""
@@ -173,6 +228,7 @@ class Device:
     def acknowledged(self, delivery: Delivery) -> None:
         """Drop the file from the queue for good."""
         self.queue.remove(delivery)
+        self._under_way = None
         delivery.acknowledged, delivery.acknowledged_s = True, self.seconds()
         self.tally.acknowledged += 1
         self.tally.bytes_acknowledged += delivery.file.size

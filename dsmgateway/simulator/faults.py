@@ -41,7 +41,8 @@ class Faults:
 
     ``corrupt`` and ``truncate`` are probabilities a DATA frame (0..1); ``cut_every`` is the mean number of frames to a
     lost link (0: never); ``stall_s`` how long a stall lasts (0: none); ``silent_cut``: a lost link's socket stays open,
-    deaf, and delivers what was queued; ``rewind`` the probability that SYNC is lower than the offset asked for. Raises
+    deaf, and delivers what was queued; ``rewind`` the probability that SYNC is lower than the offset asked for;
+    ``swap`` the probability that an identifier means another file after a link was lost in the middle of one. Raises
     `ConfigError` on a number out of range.
     """
 
@@ -51,9 +52,10 @@ class Faults:
     stall_s: float = 0.0
     silent_cut: bool = False
     rewind: float = 0.0
+    swap: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("corrupt", "truncate", "rewind"):
+        for name in ("corrupt", "truncate", "rewind", "swap"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"the probability to {name} must be 0 to 1, not {getattr(self, name)}")
         if self.corrupt + self.truncate > 1:
@@ -132,3 +134,7 @@ class FaultSource:
         if not self._faults.rewind or self._random.random() >= self._faults.rewind:
             return 0
         return self._random.randint(1, _MOST_IN_FLIGHT)
+
+    def swaps(self) -> bool:
+        """Decide whether an identifier means another file after a link was lost."""
+        return bool(self._faults.swap) and self._random.random() < self._faults.swap

@@ -10,12 +10,14 @@ import random
 from dataclasses import dataclass, field
 
 from dsmgateway.errors import ConfigError
+from dsmgateway.families import Kind
+from dsmgateway.simulator.cameras import View
 from dsmgateway.simulator.content import BytesContent, Content, RandomPool
 from dsmgateway.simulator.device import CameraFile, Device, Tally
 from dsmgateway.simulator.faults import Faults, FaultSource
-from dsmgateway.simulator.identity import MAX_CAMERAS, dsm_metadata, imei_of, path_at, taken_at
-
-_DRIVERS = ("JONAS K", "RASA P", "MINDAUGAS", "EGLE V", "TOMAS B")
+from dsmgateway.simulator.frames import Frames
+from dsmgateway.simulator.identity import MAX_CAMERAS, imei_of, taken_at
+from dsmgateway.simulator.makes import Make, mixed_make
 
 
 class StartCrc(enum.Enum):
@@ -38,6 +40,9 @@ class Picture:
 class Plan:
     """A fleet: ``cameras`` with ``files`` each, either ``pictures`` in turn or random bytes with ``sizes`` (from, to).
 
+    ``make`` is what all of them are; in a ``mix`` each is drawn, and a tracker that carries two cameras counts as one.
+    ``video_sizes`` are those of videos, where they differ.
+
     ``rate_bytes_s`` is a camera's pace (0: as fast as TCP takes it); ``attempts`` how many connections in a row without
     any progress a camera tries before it gives up; ``timeout_s`` limits the whole run (0: no limit);
     ``reconnect_delay`` scales a real device's 0.3 to 4 s before it connects again; ``connects_per_s`` is the ramp at
@@ -49,6 +54,9 @@ class Plan:
     files: int = 1
     pictures: tuple[Picture, ...] = ()
     sizes: tuple[int, int] = (20_000, 120_000)
+    video_sizes: tuple[int, int] | None = None
+    make: Make = field(default_factory=Make)
+    mix: bool = False
     start_crc: StartCrc = StartCrc.RANDOM
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
@@ -64,8 +72,11 @@ class Plan:
         for name in ("cameras", "files", "attempts", "connects_per_s"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if not 1 <= self.sizes[0] <= self.sizes[1] <= 0xFFFFFFFF:
-            raise ConfigError(f"sizes must go from 1 or more bytes upwards, not {self.sizes[0]} to {self.sizes[1]}")
+        for lowest, highest in filter(None, (self.sizes, self.video_sizes)):
+            if not 1 <= lowest <= highest <= 0xFFFFFFFF:
+                raise ConfigError(f"sizes must go from 1 or more bytes upwards, not {lowest} to {highest}")
+        if self.mix and self.make != Make():
+            raise ConfigError("a mixed fleet draws its trackers: nothing of family, protocol and frames can be chosen")
         if self.first_camera < 0 or self.first_camera + self.cameras > MAX_CAMERAS:
             raise ConfigError(
                 f"cameras have the numbers 0 to {MAX_CAMERAS - 1}; too many, or the first one is too high"
@@ -81,21 +92,39 @@ class Plan:
 
     def _device(self, number: int, pool: RandomPool, tally: Tally) -> Device:
         imei = imei_of(number)
-        chance = random.Random(f"files {self.seed} {imei}")
-        files = [self._file(number, index, chance, pool) for index in range(self.files)]
-        return Device(imei, files, FaultSource(self.faults, f"{self.seed} {imei}"), tally)
+        make = mixed_make(self.seed, number) if self.mix else self.make
+        dice = tuple(random.Random(f"{what} {self.seed} {imei}") for what in ("files", "views"))
+        return Device(
+            imei,
+            [self._file(number, index, make, pool, *dice) for index in range(self.files)],
+            FaultSource(self.faults, f"{self.seed} {imei}"),
+            tally,
+            protocol_id=make.protocol_id,
+            counts_packets=make.counts_packets,
+            frames=Frames(make.enhanced, f"{self.seed} {imei}"),
+        )
 
-    def _file(self, number: int, index: int, chance: random.Random, pool: RandomPool) -> CameraFile:
+    def _file(
+        self, number: int, index: int, make: Make, pool: RandomPool, chance: random.Random, more: random.Random
+    ) -> CameraFile:
+        """Make a file; what only some families draw comes from ``more``, so that the others stay as they are."""
+        view = make.view(index, more)
         when = taken_at(number, index)
-        source, content = self._content(number, index, chance, pool)
-        latitude, longitude = chance.uniform(53.9, 56.4), chance.uniform(21.0, 26.8)
-        metadata = dsm_metadata(when, latitude, longitude, 1 << chance.randrange(9), chance.choice(_DRIVERS))
-        states_crc = chance.random() < 0.5 if self.start_crc is StartCrc.RANDOM else self.start_crc is StartCrc.ALWAYS
-        return CameraFile(path_at(when), content, metadata, states_crc, source)
+        source, content = self._content(number, index, view, chance, pool)
+        metadata = view.metadata(view.shot_at(when, chance, more), make.protocol_id)
+        states_crc = self._states_crc(chance) and not view.is_identified
+        return CameraFile(view.path_at(when), content, metadata, states_crc, source)
 
-    def _content(self, number: int, index: int, chance: random.Random, pool: RandomPool) -> tuple[str, Content]:
+    def _states_crc(self, chance: random.Random) -> bool:
+        """Decide whether START states the CRC; the START of a file with an identifier never does."""
+        return chance.random() < 0.5 if self.start_crc is StartCrc.RANDOM else self.start_crc is StartCrc.ALWAYS
+
+    def _content(
+        self, number: int, index: int, view: View, chance: random.Random, pool: RandomPool
+    ) -> tuple[str, Content]:
         if self.pictures:
             place = (number - self.first_camera) * self.files + index
             picture = self.pictures[place % len(self.pictures)]
             return picture.name, BytesContent(picture.data)
-        return "", pool.content(f"{number} {index}", chance.randint(*self.sizes))
+        sizes = self.video_sizes if self.video_sizes and view.kind is Kind.VIDEO else self.sizes
+        return "", pool.content(f"{number} {index}", chance.randint(*sizes))

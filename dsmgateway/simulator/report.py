@@ -10,15 +10,21 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from dsmgateway.families import family_of
 from dsmgateway.simulator.content import whole
 from dsmgateway.simulator.device import Delivery, Device, Tally
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One file; times in seconds since the run began, ``source`` the picture it was, if any."""
+    """One file; times in seconds since the run began, ``source`` the picture it was, if any.
+
+    Files of one device share a ``device_path`` where it is an identifier: ``imei`` and ``sha256`` tell them apart.
+    """
 
     imei: str
+    family: str
+    protocol: int
     device_path: str
     size: int
     sha256: str
@@ -64,6 +70,15 @@ class FleetResult:
         return sum(max(0, camera.connections - 1) for camera in self.cameras)
 
     @property
+    def families(self) -> dict[str, tuple[int, int]]:
+        """For each family that there is, how many files were acknowledged, and of how many."""
+        counts: dict[str, tuple[int, int]] = {}
+        for file in self.files:
+            done, offered = counts.get(file.family, (0, 0))
+            counts[file.family] = done + file.acknowledged, offered + 1
+        return dict(sorted(counts.items()))
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why cameras gave up and what the gateway did wrong, each reason once, the commonest first."""
         counts: dict[str, int] = {}
@@ -103,14 +118,16 @@ def result_of(tally: Tally, seconds: float, trackers: Iterable[Travelled]) -> Fl
         cameras.append(
             CameraRow(device.imei, len(device.deliveries), done, tracker.connections, tracker.gave_up, violations)
         )
-        files.extend(_file_row(device.imei, delivery) for delivery in device.deliveries)
+        files.extend(_file_row(device, delivery) for delivery in device.deliveries)
     return FleetResult(seconds, tally, tuple(cameras), tuple(files))
 
 
-def _file_row(imei: str, delivery: Delivery) -> FileRow:
+def _file_row(device: Device, delivery: Delivery) -> FileRow:
     file = delivery.file
     return FileRow(
-        imei=imei,
+        imei=device.imei,
+        family=family_of(file.path).value,
+        protocol=device.protocol_id,
         device_path=file.path.decode("ascii", "backslashreplace"),
         size=file.size,
         sha256=hashlib.sha256(whole(file.content)).hexdigest(),

@@ -85,6 +85,10 @@ def summary(result: FleetResult) -> Table:
     table.add_column(justify="right")
     colour = "green" if result.is_good else "red"
     table.add_row("files acknowledged", f"[{colour}]{tally.acknowledged} of {tally.offered}[/]")
+    families = result.families
+    if len(families) > 1:
+        for family, (acknowledged, offered) in families.items():
+            table.add_row(f"  {family}", f"{acknowledged} of {offered}")
     table.add_row("file data sent", decimal(tally.bytes_sent))
     table.add_row("of it sent again", decimal(tally.bytes_sent_again))
     table.add_row("connections", f"{tally.connections} ({result.reconnects} reconnects)")
