@@ -16,7 +16,7 @@ CORE = (
     {"families"},
     {"framing", "metadata_layouts", "metadata_json"},
     {"metadata"},
-    {"transfer"},
+    {"asked", "transfer"},
     {"states", "events"},
     {"effects"},
     {"session"},
