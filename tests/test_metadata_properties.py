@@ -178,11 +178,13 @@ def key() -> st.SearchStrategy[str]:
     return st.sampled_from(KEYS + INNER_KEYS) | st.text(max_size=5)
 
 
-HOSTILE = st.dictionaries(key(), ANYTHING | st.dictionaries(key(), ANYTHING)).map(lambda d: json.dumps(d).encode())
+HOSTILE = st.dictionaries(key(), ANYTHING | st.dictionaries(key(), ANYTHING, max_size=4), max_size=6).map(
+    lambda document: json.dumps(document).encode()[: c.MAX_METADATA_BYTES]
+)
 
 
 @given(
-    st.binary(max_size=64) | HOSTILE | st.text().map(lambda text: b"{" + text.encode("utf-8", "replace")),
+    st.binary(max_size=64) | HOSTILE | st.text(max_size=99).map(lambda text: b"{" + text.encode()),
     PROTOCOLS,
     ANY_PATH,
     st.none() | st.floats(),
