@@ -1,8 +1,8 @@
 """The diagram of a session's states as SVG, drawn from the table of what is legal.
 
 States stand in a column in the order in which a file goes through them, ENDED as a bar beside all of them; INIT in
-mid-conversation leads over a rail back to AWAIT_PATH. What keeps a state is written into its box. Each other pair of
-states has a route here, and a pair without one is an error. The same table always gives the same bytes.
+mid-conversation leads over a rail to where the next file is asked for. What keeps a state is written into its box. Each
+other pair of states has a route here, and a pair without one is an error. The same table always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 from conversation import DRIVEN, Cause
 
+from dsmgateway.commands import Init
 from dsmgateway.states import LEGAL, State, spelt
 
 S = State
@@ -100,7 +101,7 @@ def svg() -> str:
     parts.append(_ended(bottom))
     # What crosses others is drawn later, over a gap that it makes in them.
     between = [edge for edge in drawn if edge.start is not edge.end]
-    for edge in sorted(between, key=lambda edge: (edge.start, edge.end) not in _LANES):
+    for edge in sorted(between, key=lambda edge: (edge.start, edge.end, edge.kind) not in _LANES):
         parts.extend(_route(edge, boxes))
     parts.extend(_legend(bottom + 40))
     height = bottom + 100
@@ -163,9 +164,9 @@ def _ended(bottom: int) -> str:
 def _route(edge: Edge, boxes: dict[State, Box]) -> Iterator[str]:
     if edge.end is S.ENDED:
         yield from _to_ended(edge, boxes)
-    elif edge.end is S.AWAIT_PATH and edge.start is not S.AWAIT_INIT:
+    elif edge.words == spelt(Init) and (edge.start, edge.end) != (S.AWAIT_INIT, S.AWAIT_PATH):
         yield from _to_rail(edge, boxes)
-    elif (edge.start, edge.end) in _LANES:
+    elif (edge.start, edge.end, edge.kind) in _LANES:
         yield from _by_lane(edge, boxes)
     else:
         yield from _between(edge, boxes)
@@ -182,33 +183,36 @@ def _to_ended(edge: Edge, boxes: dict[State, Box]) -> Iterator[str]:
 
 
 def _to_rail(edge: Edge, boxes: dict[State, Box]) -> Iterator[str]:
-    target = boxes[S.AWAIT_PATH]
+    target = boxes[edge.end]
     y, end = boxes[edge.start].top + 14, target.top + target.height // 2
+    turn = 8 if end > y else -8
     yield from _gaps(RAIL + 8, BOX_LEFT, y, boxes)
-    corner, top = f"H{RAIL + 8}Q{RAIL} {y} {RAIL} {y - 8}", f"Q{RAIL} {end} {RAIL + 8} {end}H{BOX_LEFT}"
-    yield _arrow(edge, f"M{BOX_LEFT} {y}{corner}V{end + 8}{top}")
-    yield _words(edge, BOX_LEFT - 10, y - 5, edge.words, "end")
+    corner, top = f"H{RAIL + 8}Q{RAIL} {y} {RAIL} {y + turn}", f"Q{RAIL} {end} {RAIL + 8} {end}H{BOX_LEFT}"
+    yield _arrow(edge, f"M{BOX_LEFT} {y}{corner}V{end - turn}{top}")
+    if edge.end is S.AWAIT_PATH or (edge.start, edge.end) == (S.AWAIT_INIT, S.AWAIT_METADATA):
+        yield _words(edge, BOX_LEFT - 10, y - 5, edge.words, "end")
 
 
 #: Arrows that pass other boxes: where they run, and where they leave and arrive, from the boxes' tops.
 _LANES = {
-    (S.AWAIT_PATH, S.AWAIT_START): (RIGHT_LANE, 45, 26),
-    (S.STORING, S.FAREWELL): (RIGHT_LANE, 45, 14),
-    (S.RECEIVING, S.OPENING): (BOX_LEFT - 100, 40, 36),
-    (S.STORING, S.OPENING): (BOX_LEFT - 130, 26, 16),
+    (S.AWAIT_PATH, S.AWAIT_START, "command"): (RIGHT_LANE, 45, 26),
+    (S.STORING, S.FAREWELL, "store"): (RIGHT_LANE, 45, 14),
+    (S.RECEIVING, S.OPENING, "command"): (BOX_LEFT - 105, 40, 36),
+    (S.RECEIVING, S.OPENING, "store"): (BOX_LEFT - 80, 66, 46),
+    (S.STORING, S.OPENING, "store"): (BOX_LEFT - 130, 26, 16),
 }
 
 
 def _gaps(left: int, right: int, y: int, boxes: dict[State, Box]) -> Iterator[str]:
     """Make gaps where a horizontal arrow crosses a lane."""
-    for (start, end), (lane, leave, arrive) in _LANES.items():
+    for (start, end, _), (lane, leave, arrive) in _LANES.items():
         ends = sorted((boxes[start].top + leave, boxes[end].top + arrive))
         if left < lane < right and ends[0] + 8 < y < ends[1] - 8:
             yield f'<path class="halo" d="M{lane - 8} {y}h16"/>'
 
 
 def _by_lane(edge: Edge, boxes: dict[State, Box]) -> Iterator[str]:
-    lane, leave, arrive = _LANES[edge.start, edge.end]
+    lane, leave, arrive = _LANES[edge.start, edge.end, edge.kind]
     side = BOX_RIGHT if lane > BOX_RIGHT else BOX_LEFT
     start, end = boxes[edge.start].top + leave, boxes[edge.end].top + arrive
     turn = 8 if side == BOX_RIGHT else -8
@@ -229,7 +233,8 @@ _STANDS = {
     (S.AWAIT_METADATA, S.AWAIT_START, "command"): 110,
     (S.AWAIT_METADATA, S.AWAIT_START, "time"): 215,
     (S.OPENING, S.AWAIT_SYNC, "store"): 175,
-    (S.AWAIT_SYNC, S.OPENING, "command"): 60,
+    (S.AWAIT_SYNC, S.OPENING, "command"): 40,
+    (S.AWAIT_SYNC, S.OPENING, "store"): 320,
     (S.AWAIT_SYNC, S.RECEIVING, "command"): 285,
     (S.RECEIVING, S.AWAIT_SYNC, "command"): 20,
     (S.RECEIVING, S.AWAIT_SYNC, "time"): 185,

@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 
 def media(data: Path, stem: str, ending: str = ".jpg") -> Path:
     """The finished file that was ``stem`` on the device, or its sidecar."""
-    (path,) = (path for path in (data / "media").rglob(f"*{ending}") if f"_{stem}_" in path.name)
+    (path,) = (path for path in (data / "media").rglob(f"*{ending}") if f"_dsm-{stem}_" in path.name)
     return path
 
 
@@ -67,7 +67,7 @@ def test_a_changed_file_is_found_and_the_others_are_not_shown(data: Path) -> Non
     result = run(str(data))
     assert result.exit_code == 1
     assert f"sha256 differs   5000  {path.relative_to(data)}" in result.stdout
-    assert "_b_" not in result.stdout
+    assert "_dsm-b_" not in result.stdout
     assert result.stdout.endswith("3 files: 1 ok, 1 resumable, 1 sha256 differs; 1 need a look\n")
 
 

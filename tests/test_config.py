@@ -69,7 +69,7 @@ def test_an_option_goes_before_the_environment_before_the_file_before_the_defaul
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_setting_can_be_given_in_all_three_ways(option: config.Option, toml: Path) -> None:
     text = "elsewhere" if option.default is None else option.shown_default
-    default = [text] if option.default is None else option.shown_default.split(",")
+    default = option.shown_default.split(",") if option.repeatable else [text]
     toml.write_text(f"{option.name} = {text if option.kind.toml_types in ((int,), (bool,)) else repr(text)}\n")
     answers = [
         load({option.name: default}).settings,
@@ -84,6 +84,18 @@ def test_every_setting_can_be_given_in_all_three_ways(option: config.Option, tom
 
 def answers_default(option: config.Option) -> object:
     return getattr(load().settings, option.field_name)
+
+
+def test_families_are_words_with_commas(toml: Path) -> None:
+    toml.write_text('families = "dsm, dualcam"\n')
+    assert load(file=toml).settings.families == ("dsm", "dualcam")
+    assert load({"families": ["dualcam,dsm,dualcam"]}).settings.families == ("dualcam", "dsm")
+    with pytest.raises(
+        ConfigError, match="option --families: 'dms' is not one of dsm, adas, dualcam, dashcam, unknown"
+    ):
+        load({"families": ["dsm,dms"]})
+    with pytest.raises(ConfigError, match="option --families: '' is not one of"):
+        load({"families": [""]})
 
 
 def test_a_file_may_list_ports_and_the_environment_separates_them_with_commas(toml: Path) -> None:

@@ -159,7 +159,7 @@ def session_in(state: State, repeat: bool = True) -> Session:
         (State.OPENING, lambda: session.opened(0, False)),
         (State.AWAIT_SYNC, lambda: session.receive(c.Sync(0))),
         (State.RECEIVING, lambda: session.receive(DataRun(bytes(100), 1))),
-        (State.STORING, lambda: session.stored("media/x", False)),
+        (State.STORING, lambda: session.stored("media/x", 100, False)),
         (State.AWAIT_NEXT_INIT, lambda: session.receive(init(IDLE))),
     ]
     for before, step in steps:
@@ -188,15 +188,17 @@ def answered(state: State) -> Iterator[State]:
     for repeat in (True, False):
         for answer in (
             lambda session: session.opened(0, False),
-            lambda session: session.stored("media/x", False),
+            lambda session: session.stored("media/x", 100, False),
             lambda session: session.differs(),
+            lambda session: session.other_file(),
         ):
             session = session_in(state, repeat)
             try:
-                answer(session)
+                effects = answer(session)
             except AssertionError:
                 continue
-            yield session.state
+            if effects:  # else it came too late to matter
+                yield session.state
     failed = session_in(state)
     failed.store_failed("full")
     yield failed.state

@@ -30,7 +30,7 @@ FLEETS = [
 def test_a_fleet_of_all_families(tmp_path: Path, cameras: int) -> None:
     """All families and both protocol generations at once on bad links: every file whole, once, named by its family."""
     with running_gateway(tmp_path) as gateway:
-        report = simulated(gateway, "--mix", f"--cameras={cameras}", "--files=3", "--seed=3", *FAULTS, within_s=240)
+        report = simulated(gateway, "--mix", f"--cameras={cameras}", "--files=4", "--seed=3", *FAULTS, within_s=240)
         assert_stored_exactly_once(gateway, report)
         assert not gateway.troubles()
         assert not gateway.spool(".part") and not gateway.spool(".sidecar")

@@ -301,7 +301,7 @@ def test_what_is_not_known_of_a_file_is_left_out_whatever_the_caller_says() -> N
 @pytest.mark.parametrize(
     ("offered", "fields"),
     [
-        (Offered(IMEI, b"a", 0, 0), {}),
+        (Offered(IMEI, b"a", 0, 0), {"family": "unknown"}),
         (
             Offered(IMEI, b"dsm/video/1.mp4", 0, 0),
             {"family": "dsm", "camera": "dsm", "kind": "video", "media_type": "video/mp4"},

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from dsmgateway.families import UNKNOWN_FORMAT, Family, format_of, row_of
+from dsmgateway.families import UNKNOWN_FORMAT, format_of, row_of
 from dsmgateway.store.naming import is_final_path
 from dsmgateway.store.values import Offered, Record
 
@@ -41,7 +41,7 @@ def offer_fields(offered: Offered) -> dict[str, object]:
     row, form = row_of(offered.device_path), format_of(offered.device_path)
     fields = {
         "qualifier": offered.qualifier,
-        "family": None if row.family is Family.UNKNOWN else row.family.value,
+        "family": row.family.value,
         "camera": row.camera and row.camera.value,
         "kind": form.kind and form.kind.value,
         "media_type": None if form is UNKNOWN_FORMAT else form.media_type,
