@@ -470,3 +470,11 @@ def test_path_of_another_file_is_still_refused() -> None:
     """Where a path was asked for, another one in mid-conversation breaks the protocol."""
     with pytest.raises(UnexpectedCommand, match="PATH of another file"):
         session_in(S.AWAIT_START).receive(c.Path(b"other.jpg\0"))
+
+
+def test_an_answer_to_nothing_is_a_bug() -> None:
+    """A session that waits for an answer has asked for a file; anything else is loud."""
+    session = session_in(S.AWAIT_INIT)
+    session.state = S.AWAIT_PATH
+    with pytest.raises(AssertionError, match="nothing was asked for in state await_path"):
+        session.receive(c.Path(PATH))
