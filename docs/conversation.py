@@ -57,7 +57,7 @@ DRIVEN = (
     Driven(S.RECEIVING, S.ENDED, TIME, "no try is left"),
     Driven(S.STORING, S.AWAIT_NEXT_INIT, STORE, "stored (after-file repeat)"),
     Driven(S.STORING, S.FAREWELL, STORE, "stored (after-file complete)"),
-    Driven(S.STORING, S.OPENING, STORE, "differs, or another file"),
+    Driven(S.STORING, S.OPENING, STORE, "another file"),
     Driven(S.STORING, S.ENDED, STORE, "the disk failed"),
     Driven(S.STORING, S.ENDED, TIME, "too slow"),
     Driven(S.AWAIT_NEXT_INIT, S.ENDED, TIME, "silence"),

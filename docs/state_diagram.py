@@ -197,9 +197,9 @@ def _to_rail(edge: Edge, boxes: dict[State, Box]) -> Iterator[str]:
 _LANES = {
     (S.AWAIT_PATH, S.AWAIT_START, "command"): (RIGHT_LANE, 45, 26),
     (S.STORING, S.FAREWELL, "store"): (RIGHT_LANE, 45, 14),
-    (S.RECEIVING, S.OPENING, "command"): (BOX_LEFT - 105, 40, 36),
-    (S.RECEIVING, S.OPENING, "store"): (BOX_LEFT - 80, 66, 46),
-    (S.STORING, S.OPENING, "store"): (BOX_LEFT - 130, 26, 16),
+    (S.RECEIVING, S.OPENING, "command"): (BOX_LEFT - 95, 30, 40),
+    (S.RECEIVING, S.OPENING, "store"): (BOX_LEFT - 120, 46, 26),
+    (S.STORING, S.OPENING, "store"): (BOX_LEFT - 145, 26, 12),
 }
 
 
