@@ -43,7 +43,12 @@ class Settings:
     data: Path = _setting(
         Path("dsm-data"), FOLDER, "the data folder; a relative path counts from the folder the gateway is started in"
     )
-    metadata: bool = _setting(True, FLAG, "ask the camera for each file's metadata (time, trigger, position, driver)")
+    metadata: bool = _setting(
+        True,
+        FLAG,
+        "ask the camera for each file's metadata (time, trigger, position, driver); without it the files of a DualCam up "
+        "to protocol 5 begin anew on each connection",
+    )
     families: tuple[str, ...] = _setting(
         tuple(family.value for family in Family),
         several(*(family.value for family in Family)),
