@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from dsmgateway.families import Unit
-from dsmgateway.packets import PACKET_BYTES, last_packet, resume_offset
+from dsmgateway.packets import PACKET_BYTES, first_byte, last_packet, resume_offset
 
 
 class SyncVerdict(enum.Enum):
@@ -100,7 +100,7 @@ class Transfer:
         """Judge a SYNC (4.10); where it says GO_ON, ``held_bytes`` is what it names (a rewind overwrites)."""
         if not self.synced and not self.in_packets and self.resume_bytes == 0 and offset == 1:
             return SyncVerdict.IN_PACKETS
-        offset_bytes = max(offset - 1, 0) * PACKET_BYTES if self.in_packets else offset
+        offset_bytes = first_byte(offset) if self.in_packets else offset
         if self.comparing and offset_bytes != self.last_packet_bytes:
             return SyncVerdict.NOT_THE_LAST_PACKET
         if offset_bytes > self.held_bytes or offset_bytes >= self.size_bytes:
