@@ -9,11 +9,13 @@ The three modes of `DeviceDecoder`:
 - in commands: every command must be right; anything else is a `FramingError`;
 - in data (from a SYNC on): the chained CRC proves each frame. One that fails is searched for the head of a frame that
   is right in its place (`StepFound`); where there is none, `Damaged` is handed out and dropping begins;
-- dropping (asked for with every RESUME): file data in flight is thrown away up to the next SYNC.
+- dropping (asked for with every RESUME): file data in flight is thrown away up to the next SYNC. As long as it is in
+  step, whole good frames are passed over and every other command is taken; after that only what is known beforehand.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 import struct
 from dataclasses import dataclass, field
@@ -107,6 +109,7 @@ class DeviceDecoder:
         "_dropping",
         "_imei",
         "_in_data",
+        "_in_step",
         "_run_frames",
         "_seek_from",
         "_size",
@@ -124,6 +127,7 @@ class DeviceDecoder:
         self._crc = 0
         self._in_data = False
         self._dropping = False
+        self._in_step = False
         self._damage = ""
         self._window = 0
         self._seek_from = 0
@@ -140,13 +144,15 @@ class DeviceDecoder:
 
     def drop_until_sync(self) -> None:
         """Throw away file data until SYNC comes; to be called with every RESUME."""
+        if not self._dropping:
+            self._in_step = not self._window
         self._dropping = True
         self._window = 0
 
     def expect_data(self, remaining_bytes: int, whole_packets: bool = False) -> None:
         """Let no `DataRun` go on past the frame with which ``remaining_bytes`` of file data are reached.
 
-        With ``whole_packets`` none goes on past a frame that is shorter than a packet either.
+        With ``whole_packets`` a frame that is shorter than a packet comes alone.
         """
         self._budget_bytes, self._whole_packets = remaining_bytes, whole_packets
 
@@ -291,19 +297,52 @@ class DeviceDecoder:
         return True if len(self._buffer) >= position + INIT_BYTES else None
 
     def _drop(self) -> DeviceEvent | None:
-        """Throw bytes away up to a command that may follow file data, and take that."""
+        """Throw bytes away up to a command that is no file data, and take that."""
+        if self._in_step:
+            _, self._crc, stop = _good_frames(self._buffer, self._crc, 0, len(self._buffer), False)
+            del self._buffer[:stop]
+            next_is = self._next_in_step()
+            if next_is is _Next.COMMAND:
+                return self._take_mark()
+            self._in_step = next_is is _Next.UNFINISHED_FRAME
+        position, right = self._find_mark()
+        if right:
+            del self._buffer[:position]
+            return self._take_mark()
+        if not self._in_step:
+            del self._buffer[
+                : position if right is None else max(0, len(self._buffer) - (INIT_BYTES - 1), position + 1)
+            ]
+        return None
+
+    def _next_in_step(self) -> _Next:
+        """Tell what is at the head of the buffer, where whole and good frames have been passed over."""
+        if len(self._buffer) < HEADER_BYTES:
+            return _Next.COMMAND
+        command_id, length = HEADER.unpack_from(self._buffer)
+        command = FROM_DEVICE.get(command_id)
+        if command_id == CommandId.INIT:
+            right = self._is_own_init(0) if length else False
+        elif command is None or not command.lengths[0] <= length <= command.lengths[1]:
+            right = False
+        elif command_id in _FRAMES:
+            return _Next.UNFINISHED_FRAME if len(self._buffer) < HEADER_BYTES + length else _Next.NOTHING_GOOD
+        else:
+            right = self._is_mark(0, command_id, length) if command in (Sync, Status) else True
+        return _Next.NOTHING_GOOD if right is False else _Next.COMMAND
+
+    def _find_mark(self) -> tuple[int, bool | None]:
+        """Return where a command that may follow file data begins, and True; else the last place that was looked at.
+
+        With None, more bytes must tell whether one begins there, else False.
+        """
         position = -1
         while (mark := _MARK.search(self._buffer, position + 1)) is not None:
             position = mark.start()
             right = self._right_at(position)
-            if right is None:
-                del self._buffer[:position]
-                return None
-            if right:
-                del self._buffer[:position]
-                return self._take_mark()
-        del self._buffer[: max(0, len(self._buffer) - (INIT_BYTES - 1), position + 1)]
-        return None
+            if right is not False:
+                return position, right
+        return position, False
 
     def _take_mark(self) -> DeviceEvent | None:
         self._in_data = True
@@ -311,6 +350,15 @@ class DeviceDecoder:
         if isinstance(event, Sync | Init):
             self._dropping = False
         return event
+
+
+class _Next(enum.Enum):
+    """What follows good frames that are being dropped, as far as can be seen."""
+
+    COMMAND = enum.auto()
+    #: Or one that was cut: then something else may begin within it.
+    UNFINISHED_FRAME = enum.auto()
+    NOTHING_GOOD = enum.auto()
 
 
 #: Second byte of the ids that may follow a damaged frame; the first is zero.
@@ -325,8 +373,8 @@ def _good_frames(
     """Return the run of whole and good frames at the head, if there is one, the CRC after it and its end.
 
     Stops after ``limit`` frames (0: none), with the frame that brings ``budget`` bytes of data, before one that brings
-    more, so that it comes alone, before one that names another place than it has, and with ``whole_packets`` after one
-    that is shorter than a packet.
+    more, so that it comes alone, before one that names another place than it has, and with ``whole_packets`` before one
+    that is shorter than a packet, which comes alone, too.
     """
     chunks: list[memoryview] = []
     view = memoryview(buffer)
@@ -347,7 +395,7 @@ def _good_frames(
         elif command_id != _DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST:
             break
         data = view[begin : after - 2]
-        if chunks and length_bytes + len(data) > budget:
+        if chunks and (length_bytes + len(data) > budget or (whole_packets and len(data) < PACKET_BYTES)):
             break
         found = crc16(data, crc)
         if found != view[after - 2] << 8 | view[after - 1]:

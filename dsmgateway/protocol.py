@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.addresses import shown_address
+from dsmgateway.commands import Init
 from dsmgateway.effects import (
     Append,
     Claim,
@@ -42,6 +43,7 @@ from dsmgateway.families import Family
 from dsmgateway.framing import DeviceDecoder
 from dsmgateway.registry import Registry
 from dsmgateway.session import Session, SessionOptions
+from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
 from dsmgateway.trace import Trace
@@ -177,6 +179,8 @@ class CameraProtocol(Protocol):
                 event = self._decoder.next_event()
                 if event is None:
                     break
+                if isinstance(event, Init):
+                    self.session.last_resort = self.factory.setbacks.of(event.imei_digits)
                 self._perform(self.session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
@@ -349,6 +353,7 @@ class CameraFactory(Factory):
         self.clock = clock
         self.connections: set[CameraProtocol] = set()
         self.registry: Registry[CameraProtocol] = Registry()
+        self.setbacks = Setbacks()
         self.under_way: set[Deferred[Any]] = set()
         self.session_options = SessionOptions(
             metadata=settings.metadata,
@@ -373,8 +378,10 @@ class CameraFactory(Factory):
     def forget(self, connection: CameraProtocol) -> None:
         """Drop a connection that is gone."""
         self.connections.discard(connection)
-        if connection.session.imei is not None:
-            self.registry.release(connection.session.imei, connection)
+        session = connection.session
+        if session.imei is not None:
+            self.registry.release(session.imei, connection)
+            self.setbacks.note(session.imei, session.stuck_on)
 
     def stop(self) -> Deferred[Any]:
         """End every session; fires when the store has parked or finished all that was under way.

@@ -49,7 +49,9 @@ class Subject:
         self.size_in_packets_after_all = None
         match command:
             case Init():
-                identifiers = [IDENTIFIERS[offer] for offer in in_order(command.offers) if offer in IDENTIFIERS]
+                identifiers = [
+                    IDENTIFIERS[offer] for offer in in_order(command.offers, Offer(0)) if offer in IDENTIFIERS
+                ]
                 self.protocol_id = command.protocol_id
                 self._identifier = identifiers[0] if identifiers else b""
                 self._begin(b"" if Offer.FILE in command.offers else self._identifier)

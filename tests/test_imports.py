@@ -16,7 +16,7 @@ CORE = (
     {"families"},
     {"framing", "metadata_layouts", "metadata_json"},
     {"metadata"},
-    {"asked", "transfer"},
+    {"asked", "patience", "transfer"},
     {"states", "events"},
     {"effects"},
     {"session"},

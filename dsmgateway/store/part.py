@@ -9,9 +9,9 @@ whose fsync failed is never used again, not even after a second fsync that says 
 A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
 goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
 below its end is compared with it; at the first difference the part is discarded. Bytes that agree are not written, so a
-connection that ends early leaves the part as it was. A packet in which few byte values occur is no proof, since pictures
-of darkness are full of those: the comparison begins before it. With a qualifier that says nothing every connection
-begins at 0.
+connection that ends early leaves the part as it was. A packet in which few byte values occur is no proof, since
+pictures of darkness are full of those: the comparison begins before it. With a qualifier that says nothing every
+connection begins at 0.
 """
 
 from __future__ import annotations
