@@ -18,7 +18,8 @@ from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
 from dsmgateway.explain import Facts, explain, size_in_words
 from dsmgateway.families import Unit
-from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
 from dsmgateway.subject import Subject
 
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import enum
 import re
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dsmgateway.commands import (
     FROM_DEVICE,
@@ -41,40 +40,21 @@ from dsmgateway.commands import (
 )
 from dsmgateway.crc import crc16
 from dsmgateway.errors import FramingError
-from dsmgateway.packets import PACKET_BYTES
+from dsmgateway.frames import FRAMES, DataRun, good_frames
 
 #: Frames whose CRC is tried in one search; how many searches a peer can cause is the session's ``max_resyncs``.
 MAX_CANDIDATES = 16
 #: The longest frame: ENHANCED_DATA with 1024 bytes of data.
 MAX_DATA_FRAME_BYTES = 1034
 
-#: The frames of file data; plain integers beside it, because these are looked at for every frame.
-_FRAMES: dict[int, type[Data] | type[EnhancedData]] = {frame.id: frame for frame in (Data, EnhancedData)}
-_DATA, _ENHANCED = int(Data.id), int(EnhancedData.id)
-_DATA_SHORTEST, _DATA_LONGEST = Data.lengths
-_ENHANCED_SHORTEST, _ENHANCED_LONGEST = EnhancedData.lengths
 #: Where the IMEI is in an INIT.
 _IMEI_AT, _IMEI_END = 4, 12
-_U32 = struct.Struct(">I")
 #: Commands that can follow file data, after their first zero byte: SYNC, START, STATUS, INIT (protocol id not 0).
 _MARKS = rb"\x03\x00\x04|\x01\x00\x06|\x05\x00\x04\x00\x00\x00|\x00(?!\x00\x00)..\x00[\x00-\x03]"
 _MARK = re.compile(rb"\x00(?:%b)" % _MARKS, re.DOTALL)
 _MARK_OR_DATA = re.compile(rb"\x00(?:[\x04\x0e][\x00-\x04]|%b)" % _MARKS, re.DOTALL)
 #: What the longest of these looks at.
 _PATTERN_BYTES = 7
-
-
-@dataclass(frozen=True, slots=True)
-class DataRun:
-    """File data of ``frames`` frames in a row, DATA or ENHANCED_DATA, each with the right chained CRC.
-
-    ``offset_bytes`` is what the first one says of its place in the file (ENHANCED_DATA), else None; where later ones
-    say it, it is the place they have.
-    """
-
-    data: bytes = field(repr=False)
-    frames: int
-    offset_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +151,7 @@ class DeviceDecoder:
     def _data_run(self) -> DataRun | None:
         """Take the longest run of whole and good frames from the head of the buffer."""
         budget = self._budget_bytes if self._budget_bytes > 0 else len(self._buffer)
-        run, self._crc, stop = _good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
+        run, self._crc, stop = good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
         if run is None:
             return None
         del self._buffer[:stop]
@@ -259,7 +239,7 @@ class DeviceDecoder:
         if rest < HEADER_BYTES:
             return None
         command_id, length = HEADER.unpack_from(self._buffer, position)
-        kind = _FRAMES.get(command_id)
+        kind = FRAMES.get(command_id)
         if kind is None:
             return self._is_mark(position, command_id, length)
         return self._is_good_data(position, kind, length)
@@ -299,7 +279,7 @@ class DeviceDecoder:
     def _drop(self) -> DeviceEvent | None:
         """Throw bytes away up to a command that is no file data, and take that."""
         if self._in_step:
-            _, self._crc, stop = _good_frames(self._buffer, self._crc, 0, len(self._buffer), False)
+            _, self._crc, stop = good_frames(self._buffer, self._crc, 0, len(self._buffer), False)
             del self._buffer[:stop]
             next_is = self._next_in_step()
             if next_is is _Next.COMMAND:
@@ -325,7 +305,7 @@ class DeviceDecoder:
             right = self._is_own_init(0) if length else False
         elif command is None or not command.lengths[0] <= length <= command.lengths[1]:
             right = False
-        elif command_id in _FRAMES:
+        elif command_id in FRAMES:
             return _Next.UNFINISHED_FRAME if len(self._buffer) < HEADER_BYTES + length else _Next.NOTHING_GOOD
         else:
             right = self._is_mark(0, command_id, length) if command in (Sync, Status) else True
@@ -365,47 +345,6 @@ class _Next(enum.Enum):
 _AFTER_DAMAGE = frozenset(
     {CommandId.INIT, CommandId.START, CommandId.SYNC, CommandId.DATA, CommandId.STATUS, CommandId.ENHANCED_DATA}
 )
-
-
-def _good_frames(
-    buffer: bytearray, crc: int, limit: int, budget: int, whole_packets: bool
-) -> tuple[DataRun | None, int, int]:
-    """Return the run of whole and good frames at the head, if there is one, the CRC after it and its end.
-
-    Stops after ``limit`` frames (0: none), with the frame that brings ``budget`` bytes of data, before one that brings
-    more, so that it comes alone, before one that names another place than it has, and with ``whole_packets`` before one
-    that is shorter than a packet, which comes alone, too.
-    """
-    chunks: list[memoryview] = []
-    view = memoryview(buffer)
-    end, stop, length_bytes = len(view), 0, 0
-    place_bytes: int | None = None
-    while stop + HEADER_BYTES <= end and length_bytes < budget and not 0 < limit == len(chunks):
-        command_id, length = HEADER.unpack_from(view, stop)
-        begin, after = stop + HEADER_BYTES, stop + HEADER_BYTES + length
-        if after > end:
-            break
-        if command_id == _ENHANCED and _ENHANCED_SHORTEST <= length <= _ENHANCED_LONGEST:
-            (offset_bytes,) = _U32.unpack_from(view, begin)
-            if not chunks:
-                place_bytes = offset_bytes
-            elif place_bytes is None or offset_bytes != place_bytes + length_bytes:
-                break
-            begin += _U32.size
-        elif command_id != _DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST:
-            break
-        data = view[begin : after - 2]
-        if chunks and (length_bytes + len(data) > budget or (whole_packets and len(data) < PACKET_BYTES)):
-            break
-        found = crc16(data, crc)
-        if found != view[after - 2] << 8 | view[after - 1]:
-            break
-        chunks.append(data)
-        crc, stop = found, after
-        length_bytes += len(data)
-        if whole_packets and len(data) < PACKET_BYTES:
-            break
-    return DataRun(b"".join(chunks), len(chunks), place_bytes) if chunks else None, crc, stop
 
 
 def _refusal(command_id: int, length: int, before_init: bool) -> str:

@@ -43,7 +43,8 @@ from dsmgateway.effects import (
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import Event
 from dsmgateway.families import Family
-from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceEvent, StepFound
 from dsmgateway.patience import Patience
 from dsmgateway.states import LEGAL, State, spelt
 from dsmgateway.transfer import SyncVerdict, Transfer

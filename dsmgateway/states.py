@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 
 from dsmgateway.commands import Init, MetadataResponse, Path, Start, Status, Sync
-from dsmgateway.framing import Damaged, DataRun, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, StepFound
 
 
 class State(enum.Enum):

@@ -34,7 +34,7 @@ from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.effects import End
 from dsmgateway.events import Event
 from dsmgateway.families import Camera, Kind
-from dsmgateway.framing import DataRun
+from dsmgateway.frames import DataRun
 from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import PARTS, Layout
 from dsmgateway.protocol import LINGER_S, CameraFactory

@@ -24,11 +24,11 @@ from conftest import (
 from dsmgateway import commands as c
 from dsmgateway.crc import crc16
 from dsmgateway.errors import CommandError, FramingError
+from dsmgateway.frames import DataRun
 from dsmgateway.framing import (
     MAX_CANDIDATES,
     MAX_DATA_FRAME_BYTES,
     Damaged,
-    DataRun,
     DeviceDecoder,
     DeviceEvent,
     GatewayDecoder,

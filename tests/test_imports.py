@@ -14,6 +14,7 @@ CORE = (
     {"errors", "crc", "packets"},
     {"commands"},
     {"families"},
+    {"frames"},
     {"framing", "metadata_layouts", "metadata_json"},
     {"metadata"},
     {"asked", "patience", "transfer"},

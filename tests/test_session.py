@@ -27,7 +27,8 @@ from dsmgateway import effects as fx
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import OF_CONNECTION, Event, log_event
 from dsmgateway.families import Family
-from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceEvent, StepFound
 from dsmgateway.metadata import Metadata
 from dsmgateway.patience import MOST_SYNCS_DUE
 from dsmgateway.session import MAX_FRUITLESS_INITS, MAX_OTHER_STARTS, Session, SessionOptions

@@ -28,7 +28,7 @@ from dsmgateway.crc import crc16
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import Event
 from dsmgateway.families import IDENTIFIERS, Family
-from dsmgateway.framing import DataRun
+from dsmgateway.frames import DataRun
 from dsmgateway.metadata import Metadata
 from dsmgateway.session import MAX_OTHER_STARTS, Session, SessionOptions
 from dsmgateway.states import State

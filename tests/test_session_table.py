@@ -8,7 +8,8 @@ from conftest import IDLE, METADATA, OTHER_IMEI, PATH, SIZE, init, session_in, s
 from dsmgateway import commands as c
 from dsmgateway import effects as fx
 from dsmgateway.errors import UnexpectedCommand
-from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceEvent, StepFound
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.states import EXPECTED, LEGAL, State, spelt
 
