@@ -9,9 +9,9 @@ whose fsync failed is never used again, not even after a second fsync that says 
 A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
 goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
 below its end is compared with it; at the first difference the part is discarded. Bytes that agree are not written, so a
-connection that ends early leaves the part as it was. A packet in which few byte values occur is no proof, since
-pictures of darkness are full of those: the comparison begins before it. With a qualifier that says nothing every
-connection begins at 0.
+connection that ends early leaves the part as it was. A packet in which few byte values occur, or one of many that are
+the same, is no proof, since pictures of darkness are full of those: the comparison begins before it. With a qualifier
+that says nothing every connection begins at 0.
 """
 
 from __future__ import annotations
@@ -328,12 +328,19 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
 
 def _telling_offset(room: Room, path: Path, descriptor: int, offset_bytes: int) -> int:
     """Return the offset of the last packet, from this one backwards, that proves something by being equal, or 0."""
+
+    def packet(begin_bytes: int) -> bytes:
+        return b"".join(room.disk.blocks(path, descriptor, begin_bytes, begin_bytes + packets.PACKET_BYTES))
+
     lowest_bytes = max(offset_bytes - _MOST_COMPARED_PACKETS * packets.PACKET_BYTES, 0)
+    repeats = False
     while offset_bytes > lowest_bytes:
-        packet = b"".join(room.disk.blocks(path, descriptor, offset_bytes, offset_bytes + packets.PACKET_BYTES))
-        if len(set(packet)) >= _TELLING_VALUES:
+        before_bytes = offset_bytes - packets.PACKET_BYTES
+        here, repeated = packet(offset_bytes), repeats
+        repeats = here == packet(before_bytes)
+        if not repeats and not repeated and len(set(here)) >= _TELLING_VALUES:
             return offset_bytes
-        offset_bytes -= packets.PACKET_BYTES
+        offset_bytes = before_bytes
     return 0
 
 
