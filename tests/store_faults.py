@@ -201,6 +201,12 @@ class Camera:
         return answer
 
 
+def heal(store: FileStore) -> None:
+    """The volume fails, and a probe finds that it does so no longer."""
+    assert store.volume.is_failing
+    assert store.probe() and not store.volume.is_failing
+
+
 def a_day(store: FileStore, camera: Camera) -> None:
     """A broken connection, a finish of three together, one alone, a comparison, a duplicate, an unfinished rest."""
     if camera.photos:

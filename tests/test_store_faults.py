@@ -99,6 +99,7 @@ def test_any_call_may_fail_and_the_camera_succeeds_when_it_comes_back(scratch: P
 
 def _come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) -> None:
     """Deliver everything to the same store, which must go on; where it did not even start, to a new one."""
+    store.probe()
     try:
         for path in camera.contents:
             camera.deliver(store, path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_faults import IMEI, MAX_AGE_S, FaultyDisk, Killed
+from store_faults import IMEI, MAX_AGE_S, FaultyDisk, Killed, heal
 from test_store_values import HOSTILE_PATHS
 
 from dsmgateway.crc import crc16
@@ -148,6 +148,7 @@ def test_the_failure_of_one_file_is_its_own(start: Start, folder: Path, operatio
     assert [type(answer) for answer in answers] == [Stored, StoreError, Stored]
     assert "Input/output error" in str(answers[1])
     assert len(_names(folder)) == 2
+    heal(store)
     assert not _stored(store, _received(store, b"dsm/1.jpg")).duplicate
     assert len(_names(folder)) == 3
 
@@ -167,6 +168,7 @@ def test_the_failure_of_a_shared_step_fails_the_group_and_leaves_all_resumable(
     assert [type(answer) for answer in answers] == [StoreError] * 3
     assert _names(folder) == []
     assert not list((folder / "media").rglob("*.j*"))
+    heal(store)
     for number in range(3):
         upload = _received(store, b"dsm/%d.jpg" % number)
         assert upload.offset_bytes == 3072
@@ -192,6 +194,7 @@ def test_a_finish_that_could_not_be_undone_is_undone_when_the_file_is_offered_ag
     disk.sick, disk.fail_at = True, len(disk.calls) + 1
     assert isinstance(store.finish([(upload, {})])[0], StoreError)
     assert [row.state for row in check(folder)] == [State.UNFINISHED]
+    heal(store)
     with pytest.raises(StoreError, match="Read-only"):
         store.open(upload.offered, PEER)
     disk.sick = False
@@ -605,6 +608,7 @@ def test_the_record_of_a_committed_finish_left_in_the_spool_does_no_harm(start: 
     disk.only, disk.calls, disk.fail_at, disk.errno = "delete", [], 2, errno.EIO
     stored = _stored(store, upload)
     assert list((folder / "spool").glob("*.sidecar"))
+    heal(store)
     again = _received(store, content=CONTENT[::-1])
     assert not list((folder / "spool").glob("*.sidecar"))
     assert not _stored(store, again).duplicate

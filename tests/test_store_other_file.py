@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_faults import IMEI, MAX_AGE_S, FaultyDisk, in_memory
+from store_faults import IMEI, MAX_AGE_S, FaultyDisk, heal, in_memory
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import Disk, FileStore, Offered, OtherFile, State, Stored, Upload, check
@@ -80,7 +80,7 @@ def _assert_begins_anew(store: FileStore, upload: Upload, caught: BaseException)
         assert again.value is caught
     assert store.finish([(upload, {})]) == [caught]
     assert not list((store._folder / "spool").glob(f"{upload.offered.key}*"))
-    assert store._needed_bytes == 0
+    assert store._space.needed_bytes == 0
     upload = store.open(upload.offered, PEER)
     assert upload.offset_bytes == 0
     _assert_stored(store, upload, CONTENT[::-1])
@@ -96,7 +96,7 @@ def test_the_last_packet_settles_the_size(store: FileStore, size: int, qualifier
     with pytest.raises(StoreError, match="are no file"):
         upload.require_whole()
     _assert_stored(store, upload, content)
-    assert store._needed_bytes == 0
+    assert store._space.needed_bytes == 0
 
 
 def test_nothing_comes_after_a_short_last_packet_but_a_rewind(store: FileStore) -> None:
@@ -115,17 +115,17 @@ def test_nothing_comes_after_a_short_last_packet_but_a_rewind(store: FileStore) 
 
 def test_packets_of_no_more_than_the_file_can_have_are_accounted_for(store: FileStore) -> None:
     upload = store.open(PHOTO, PEER)
-    assert store._needed_bytes == 7168
+    assert store._space.needed_bytes == 7168
     _send(upload, 3072)
-    assert store._needed_bytes == 4096
+    assert store._space.needed_bytes == 4096
     upload.park()
-    assert store._needed_bytes == 0
+    assert store._space.needed_bytes == 0
     upload = store.open(PHOTO, PEER)
-    assert store._needed_bytes == 7168 - 2048
+    assert store._space.needed_bytes == 7168 - 2048
     _send(upload, 6444)
-    assert store._needed_bytes == 724
+    assert store._space.needed_bytes == 724
     _assert_stored(store, upload)
-    assert store._needed_bytes == 0
+    assert store._space.needed_bytes == 0
 
 
 @pytest.mark.parametrize("in_packets", [False, True])
@@ -294,6 +294,7 @@ def test_a_finish_that_failed_is_compared_with_the_whole_part(store: FileStore, 
     _send(upload, 6444)
     disk.only, disk.calls, disk.fail_at = "commit", [], 1
     assert isinstance(store.finish([(upload, {})])[0], StoreError)
+    heal(store)
     upload = store.open(PHOTO, PEER)
     assert upload.offset_bytes == 5120
     _assert_stored(store, upload)
@@ -318,6 +319,7 @@ def test_a_part_of_another_file_that_cannot_be_deleted_is_still_not_gone_on_with
     disk.only, disk.calls, disk.fail_at = "delete ", [], call
     with pytest.raises(OtherFile):
         _send(upload, 6444, _flipped(2048))
+    heal(store)
     upload = store.open(PHOTO, PEER)
     assert upload.offset_bytes == 0
     _assert_stored(store, upload)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from store_faults import DAY_S, IMEI, MAX_AGE_S, FaultyDisk, Killed
+from store_faults import DAY_S, IMEI, MAX_AGE_S, FaultyDisk, Killed, heal
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import Disk, Expired, FileStore, Offered, State, Stored, Upload, check
@@ -271,7 +271,7 @@ def test_many_small_pieces_and_short_writes_arrive_in_order(start: Start) -> Non
 
 @pytest.mark.parametrize("reason", [errno.EIO, errno.ENOSPC])
 def test_a_failed_write_keeps_the_part_up_to_the_checkpoint_and_ends_the_upload(start: Start, reason: int) -> None:
-    store = start(disk=FaultyDisk(fail_at=4, errno=reason, only="write /"))
+    store = start(disk=FaultyDisk(fail_at=5, errno=reason, only="write /"))
     upload = store.open(OFFERED, PEER)
     _send(upload, 2048)
     with pytest.raises(StoreError, match=r"write .*\.part|write .*\.journal") as caught:
@@ -284,6 +284,8 @@ def test_a_failed_write_keeps_the_part_up_to_the_checkpoint_and_ends_the_upload(
     assert os.strerror(reason) in str(caught.value)
     upload.abandon()
     assert store.finish([(upload, {})])[0] is caught.value
+    if reason == errno.EIO:
+        heal(store)
     upload = store.open(OFFERED, PEER)
     assert upload.offset_bytes in (0, 2048)
     _assert_whole(store, upload)
@@ -298,6 +300,7 @@ def test_a_part_whose_fsync_failed_is_set_aside_and_begun_anew_on_a_new_inode(st
         upload.checkpoint()
     assert len(disk.calls) == 1, "not tried again"
     assert os.listdir(store._folder / "spool/aside") == [f"{OFFERED.key}.1.part"]
+    heal(store)
     upload = store.open(OFFERED, PEER)
     assert upload.offset_bytes == 0
     _assert_whole(store, upload)
@@ -324,6 +327,8 @@ def test_a_part_that_cannot_even_be_set_aside_is_still_not_resumed(start: Start)
     disk.fail_at, disk.sick = len(disk.calls) + 1, True
     with pytest.raises(StoreError, match="fdatasync"):
         upload.checkpoint()
+    assert not store.probe(), "read-only"
+    store.volume.probe(lambda: None)
     with pytest.raises(StoreError, match="Read-only"):
         store.open(OFFERED, PEER)
     disk.sick = False
@@ -360,6 +365,7 @@ def test_the_second_part_set_aside_does_not_overwrite_the_first(start: Start) ->
             upload.park()
         assert not upload.is_open
         assert len(os.listdir(store._folder / "spool/aside")) == number
+        heal(store)
 
 
 def test_the_newest_upload_of_an_offer_takes_over_where_the_old_one_was(start: Start) -> None:
@@ -444,7 +450,7 @@ def test_an_offer_that_does_not_fit_is_refused_before_the_disk_is_full(start: St
     store = start(disk=SmallDisk(), min_free_bytes=5_000)
     first = store.open(OFFERED, PEER)
     store.open(Offered(IMEI, b"b", len(CONTENT), 0), PEER)
-    with pytest.raises(StoreError, match="20000 bytes are free"):
+    with pytest.raises(StoreError, match="20000 are free"):
         store.open(Offered(IMEI, b"c", len(CONTENT), 0), PEER)
     _assert_whole(store, first)
     store.open(Offered(IMEI, b"c", len(CONTENT), 0), PEER)
@@ -487,7 +493,7 @@ def test_an_offer_whose_free_space_cannot_be_asked_for_leaves_nothing_open(start
     with pytest.raises(StoreError, match="ask for free space"):
         store.open(OFFERED, PEER)
     assert len(os.listdir("/proc/self/fd")) == len(before)
-    assert not store._open and store._needed_bytes == 0
+    assert not store._open and store._space.needed_bytes == 0
     assert not _spool(store, "part").exists()
 
 
@@ -496,12 +502,12 @@ def test_what_open_uploads_still_need_is_counted_through_writes_rewinds_and_ends
     first, second = store.open(OFFERED, PEER), store.open(Offered(IMEI, b"b", 5000, 0), PEER)
     _send(first, 3072)
     first.write(1024, [CONTENT[1024:2048]])
-    assert store._needed_bytes == len(CONTENT) - 2048 + 5000
+    assert store._space.needed_bytes == len(CONTENT) - 2048 + 5000
     second.abandon()
     first.park()
-    assert store._needed_bytes == 0
+    assert store._space.needed_bytes == 0
     store.open(OFFERED, PEER)
-    assert store._needed_bytes == len(CONTENT) - 2048
+    assert store._space.needed_bytes == len(CONTENT) - 2048
 
 
 def test_a_descriptor_is_closed_once_even_where_that_fails(start: Start) -> None:

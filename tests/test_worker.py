@@ -340,6 +340,7 @@ class CheckpointTests(HandRun):
         self.step()
         for deferred in (appended, finished):
             self.assertIn("fdatasync", str(self.failureResultOf(deferred, StoreError).value))
+        self.store.probe()
         self.assertEqual(self.opened(_offered()).offset_bytes, 0)
 
     def test_an_upload_that_was_taken_over_needs_no_checkpoint(self) -> None:
@@ -409,7 +410,7 @@ class ErrorTests(HandRun):
 
     def test_an_open_that_fails_is_an_error_of_its_caller_only(self) -> None:
         """The next open succeeds."""
-        self.disk.only, self.disk.fail_at = "create", 1
+        self.disk.only, self.disk.fail_at, self.disk.errno = "create", 1, errno.EMFILE
         opened = self.worker.open(_offered(), PEER)
         self.step()
         self.failureResultOf(opened, StoreError)

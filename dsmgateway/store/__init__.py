@@ -9,6 +9,7 @@ from dsmgateway.store.files import Disk
 from dsmgateway.store.store import Answer, FileStore
 from dsmgateway.store.upload import OtherFile, Upload
 from dsmgateway.store.values import Differs, Expired, Offered, Recovery, Stored
+from dsmgateway.store.volume import Failing, NoRoom, Sound, VolumeFailing
 
 __all__ = [
     "Answer",
@@ -16,13 +17,17 @@ __all__ = [
     "Differs",
     "Disk",
     "Expired",
+    "Failing",
     "FileStore",
     "Kind",
+    "NoRoom",
     "Offered",
     "OtherFile",
     "Recovery",
+    "Sound",
     "State",
     "Stored",
     "Upload",
+    "VolumeFailing",
     "check",
 ]

@@ -6,6 +6,7 @@ failed call: after a failed fsync the next one says OK although the bytes are go
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -25,12 +26,36 @@ BLOCK_BYTES = 256 * 1024
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
 
+#: There is no room: the volume is sound, and takes more when something was deleted.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: The volume is not sound, or has gone read-only over that, as ext4 does; anything else concerns one file or process.
+_UNSOUND = frozenset(
+    {
+        errno.EIO,
+        errno.EROFS,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.ESTALE,
+        errno.EUCLEAN,
+        errno.EBADMSG,
+        errno.EREMOTEIO,
+        errno.ETIMEDOUT,
+    }
+)
+#: How operations that change something begin; one that only reads may fail over a spot nobody will write to.
+_CHANGES = frozenset(
+    {"begin", "commit", "create", "delete", "fdatasync", "fsync", "link", "move", "roll", "truncate", "write"}
+)
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class Disk:
-    """The file system. Stateless; raises `StoreError` with the operation, the path and the system's reason."""
+    """The file system. Raises `StoreError` with the operation, the path and the system's reason."""
+
+    #: Told of every error that puts the volume as a whole in doubt, by whichever thread meets it.
+    unsound: Callable[[StoreError], object] | None = None
 
     def run(
         self, operation: str, path: Path, call: Callable[_P, _T], /, *arguments: _P.args, **options: _P.kwargs
@@ -38,10 +63,12 @@ class Disk:
         """Make one system call (or SQLite statement) about ``path`` and return what it returns."""
         try:
             return call(*arguments, **options)
-        except OSError as error:
-            raise StoreError(f"{operation} {path}: {error.strerror or error}") from error
-        except sqlite3.Error as error:
-            raise StoreError(f"{operation} {path}: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            failure = StoreError(f"{operation} {path}: {reason or error}")
+            if self.unsound is not None and _is_unsound(operation.partition(" ")[0], error):
+                self.unsound(failure)
+            raise failure from error
 
     def create(self, path: Path) -> int:
         """Create a new file, never one that exists, and return a descriptor for reading and writing."""
@@ -176,6 +203,28 @@ def unless_gone(call: Callable[[], _T]) -> _T | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
+
+
+def lacks_room(error: StoreError) -> bool:
+    """Say whether the volume is full, or the quota used up, and nothing worse."""
+    return _is_full(error.__cause__)
+
+
+def _is_full(cause: BaseException | None) -> bool:
+    return (isinstance(cause, OSError) and cause.errno in _NO_ROOM) or _sqlite_name(cause) == "SQLITE_FULL"
+
+
+def _is_unsound(verb: str, cause: Exception) -> bool:
+    """Tell a volume that fails from all else; a failed sync does in any case, since nobody knows what it dropped."""
+    if verb not in _CHANGES or _is_full(cause):
+        return False
+    if isinstance(cause, OSError):
+        return verb in ("fsync", "fdatasync") or cause.errno in _UNSOUND
+    return _sqlite_name(cause).startswith(("SQLITE_IOERR", "SQLITE_READONLY"))
+
+
+def _sqlite_name(cause: BaseException | None) -> str:
+    return str(getattr(cause, "sqlite_errorname", ""))
 
 
 def _stat(path: Path) -> os.stat_result | None:

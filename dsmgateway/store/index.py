@@ -65,6 +65,10 @@ class Index:
         """Commit these records together; when this returns they are durable."""
         self._transaction([(_INSERT, map(_values, records))])
 
+    def probe(self) -> None:
+        """Commit a transaction that changes nothing, to see whether one can be committed."""
+        self._transaction([(f"PRAGMA user_version = {_VERSION}", None)])
+
     def remove(self, path: str) -> None:
         """Forget the file at this path."""
         self._transaction([("DELETE FROM stored WHERE path = ?", [(path,)])])

@@ -25,6 +25,9 @@ from dsmgateway.store.naming import MEDIA, PROBE, sidecar_path
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.values import Record
 
+#: A block of most file systems: less might be kept in the inode.
+_PROBE_BYTES = 4096
+
 
 @dataclass(slots=True)
 class Landing:
@@ -48,12 +51,16 @@ class Ground:
         self.folders = Folders(folder / MEDIA, disk)
 
     def probe(self) -> None:
-        """Try whether files can land at all: raises `StoreError` with the cause, before anything is received."""
+        """Try whether files can land at all: raises `StoreError` with the cause, before anything is received.
+
+        Done again when a volume has failed, so it writes as much as makes the system find a place for it.
+        """
         source, target = self.spool.folder / PROBE, self.folder / MEDIA / PROBE
         self._clear(source, target)
         try:
             descriptor = self.disk.create(source)
             try:
+                self.disk.write(source, descriptor, 0, [bytes(_PROBE_BYTES)])
                 self.disk.fsync(source, descriptor)
             finally:
                 self.disk.close(source, descriptor)
@@ -63,6 +70,7 @@ class Ground:
             except StoreError as error:
                 raise StoreError(f"{error} (both must be on one file system, one that has hard links)") from error
             self.disk.sync_folder(target.parent)
+            self.spool.sync()
         except StoreError:
             with suppress(StoreError):
                 self._clear(source, target)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.comparison import Comparison
-from dsmgateway.store.files import Disk
+from dsmgateway.store.files import Disk, lacks_room
 from dsmgateway.store.index import Index
 from dsmgateway.store.landing import Ground, Landing
 from dsmgateway.store.naming import INDEX, LOCK, MEDIA, SPOOL, final_path, iso_time, sidecar_path
@@ -25,6 +25,7 @@ from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Expired, Offered, Record, Recovery, Stored, are_compatible
+from dsmgateway.store.volume import NoRoom, Space, Volume
 
 Answer = Stored | Differs | StoreError
 _Finish = tuple[Upload, Mapping[str, object]]
@@ -44,23 +45,26 @@ class FileStore:
         now: Callable[[], float] = time.time,
         disk: Disk | None = None,
         min_free_bytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Touch nothing yet, but see through symbolic links in ``folder``.
 
-        ``now`` gives seconds since 1970; ``disk`` makes the system calls; an offer is refused when what it and the
-        open uploads still need would leave less than ``min_free_bytes`` free.
+        ``now`` gives seconds since 1970, ``clock`` seconds that never go back; ``disk`` makes the system calls, for
+        this store alone; an offer is refused when what it and the open uploads still need would leave less than
+        ``min_free_bytes`` free. ``volume`` says whether the disk is failing.
         """
         self._folder = folder = Path(os.path.realpath(folder))
         self._now = now
         self._disk = disk or Disk()
-        self._min_free_bytes = min_free_bytes
+        self.volume = Volume(clock)
+        self._disk.unsound = self.volume.failed
         self._spool = Spool(folder / SPOOL, self._disk)
         self._index = Index(folder / INDEX, self._disk)
         self._ground = Ground(folder, self._disk, self._spool, self._index)
-        self._room = Room(self._disk, self._spool, self._grown, self._ended)
+        self._space = Space(self._disk, self._spool.folder, min_free_bytes)
+        self._room = Room(self._disk, self._spool, self._space.release, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
-        self._needed_bytes = 0
         self._locked: int | None = None
 
     def start(self, part_max_age_s: float) -> Recovery:
@@ -84,20 +88,28 @@ class FileStore:
         An upload of the same offer that is still open is parked: the newest connection wins. With ``compare``, a
         file that was stored already under the same device, path, size and CRC-16 is only compared, unless the size
         is known in packets only or the path is an identifier.
+
+        Raises `NoRoom` or `VolumeFailing` where it is nothing about this file; while the volume is known to fail, that
+        is without touching it.
         """
         if self._locked is None:
             raise StoreError(f"open {offered}: the store is not running")
-        self._take_over(offered.key)
-        self._settle(offered.key)
-        upload = self._comparison(offered) if compare else None
-        if upload is None:
-            upload = open_part(self._room, offered, self._now())
-            with self._lock:
-                self._open[offered.key] = upload
-                self._needed_bytes += offered.size_bytes - upload.position_bytes
-            self._require_space(upload)
+        self.volume.require_sound(offered)
+        try:
+            upload = self._opened(offered, compare=compare)
+        except NoRoom:
+            raise
+        except StoreError as error:
+            if lacks_room(error):
+                raise NoRoom(str(error)) from error
+            self.volume.require_sound(offered)
+            raise
         upload.peer = peer
         return upload
+
+    def probe(self) -> bool:
+        """Try whether a failing volume can be written to again, everywhere; return whether it takes files now."""
+        return self._locked is not None and self.volume.probe(self._try_to_write)
 
     def finish(self, uploads: Sequence[_Finish]) -> list[Answer]:
         """Store whole files durably, as a group; return an answer for each, in order.
@@ -143,16 +155,41 @@ class FileStore:
         for folder in (self._folder / MEDIA, self._spool.folder, self._spool.aside):
             self._disk.make_folder(folder)
         self._ground.probe()
-        self._spool.sync()
 
-    def _grown(self, count_bytes: int) -> None:
-        with self._lock:
-            self._needed_bytes -= count_bytes
+    def _try_to_write(self) -> None:
+        self._ground.probe()
+        self._index.probe()
 
     def _ended(self, upload: Upload) -> None:
+        self._space.release(upload.offered.size_bytes - upload.position_bytes)
         with self._lock:
-            self._needed_bytes -= upload.offered.size_bytes - upload.position_bytes
             self._open.pop(upload.offered.key, None)
+
+    def _opened(self, offered: Offered, *, compare: bool) -> Upload:
+        self._take_over(offered.key)
+        self._settle(offered.key)
+        return (self._comparison(offered) if compare else None) or self._admitted(offered)
+
+    def _admitted(self, offered: Offered) -> Upload:
+        """Open the part, if what is missing of it fits.
+
+        It is not opened where it cannot fit whatever the part turns out to hold: a fleet that comes again and again
+        would have files made and deleted on a disk that is full.
+        """
+        held_bytes = self._disk.size(self._spool.part(offered.key)) or 0
+        self._space.require(offered, max(offered.size_bytes - held_bytes, 0))
+        upload = open_part(self._room, offered, self._now())
+        missing_bytes = offered.size_bytes - upload.position_bytes
+        try:
+            self._space.reserve(offered, missing_bytes)
+        except StoreError:
+            self._space.release(-missing_bytes)  # as the end of every upload gives it back
+            with suppress(StoreError):
+                upload.park()
+            raise
+        with self._lock:
+            self._open[offered.key] = upload
+        return upload
 
     def _take_over(self, key: str) -> None:
         with self._lock:
@@ -183,21 +220,6 @@ class FileStore:
             if record.crc16 == offered.start_crc and self._is_copy(record, offered):
                 return Comparison(self._disk, self._folder / record.path, offered, record)
         return None
-
-    def _require_space(self, upload: Upload) -> None:
-        """Give the upload up, which is counted among the open ones already, unless all of them fit."""
-        try:
-            free_bytes = self._disk.free_bytes(self._spool.folder)
-            needed_bytes = self._needed_bytes
-            if free_bytes - needed_bytes < self._min_free_bytes:
-                raise StoreError(
-                    f"{upload.offered}: {free_bytes} bytes are free on {self._folder}, {needed_bytes} are needed"
-                    f" and {self._min_free_bytes} shall remain"
-                )
-        except StoreError:
-            with suppress(StoreError):
-                upload.park()
-            raise
 
     def _finish(self, group: Sequence[tuple[int, _Finish]]) -> dict[int, Answer]:
         """Finish files no two of which have the same content."""

@@ -1,0 +1,141 @@
+"""Whether the volume under the store takes new files: is it sound, and is there room for what is announced?
+
+The essay. After a failed fsync nobody knows what the system dropped, and a volume that has failed one write fails the
+next ones too. Asking each camera to find that out costs each of them what it sends. So after the first such error no
+new file is taken, without touching the disk, until a probe has written and synced something everywhere; files under way
+go on and succeed or fail by themselves. A full disk is no such error: it is sound.
+
+Room is reserved when a file is opened: all that its device announced and has not delivered. So a file that was begun
+can be finished, unless others use up the volume. It is given back when the upload ends, however it does: a device has
+one file under way, so what it can reserve without sending anything is one file of the greatest size that is taken, for
+as long as its session bears with silence. Threads may share all of this.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsmgateway.errors import StoreError
+from dsmgateway.store.files import Disk
+from dsmgateway.store.values import Offered
+
+
+class NoRoom(StoreError):
+    """A file is not taken for lack of room: nothing of it was asked for, and what is held of it is kept."""
+
+
+class VolumeFailing(StoreError):
+    """A file is not taken because the volume fails: nothing of it was asked for, and what is held of it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """The volume takes no new files from now on; why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """The volume takes files again, after so many seconds in which so many offers were refused."""
+
+    after_s: float
+    refused: int
+
+
+class Volume:
+    """Whether the volume is sound; ``clock`` gives seconds that never go back.
+
+    ``changed`` is told of each change, in order, by whichever thread finds out, and must not block.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.changed: Callable[[Failing | Sound], object] = lambda change: None
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._probing = threading.Lock()
+        self._reason: str | None = None
+        self._since_s = 0.0
+        self._failures = 0
+        self._refused = 0
+
+    @property
+    def is_failing(self) -> bool:
+        """Say whether new files are refused."""
+        return self._reason is not None
+
+    def failed(self, error: StoreError) -> None:
+        """Take note of an error that puts the whole volume in doubt."""
+        with self._lock:
+            self._failures += 1
+            if self._reason is None:
+                self._reason, self._since_s, self._refused = str(error), self._clock(), 0
+                self.changed(Failing(self._reason))
+
+    def require_sound(self, offered: Offered) -> None:
+        """Raise `VolumeFailing` while the volume fails; touches no disk."""
+        with self._lock:
+            if self._reason is not None:
+                self._refused += 1
+                raise VolumeFailing(f"{offered}: the disk is failing since {self._reason}")
+
+    def probe(self, attempt: Callable[[], object]) -> bool:
+        """Have a failing volume tried by ``attempt``, which raises `StoreError`; return whether it is sound now.
+
+        An error that somebody else meets meanwhile counts, too. One probe is made at a time.
+        """
+        with self._probing:
+            if not self.is_failing:
+                return True
+            before = self._failures
+            try:
+                attempt()
+            except StoreError:
+                return False
+            with self._lock:
+                if self._failures != before:
+                    return False
+                self._reason = None
+                self.changed(Sound(self._clock() - self._since_s, self._refused))
+            return True
+
+
+class Space:
+    """What is free on the volume of ``folder``, less what files under way still need.
+
+    A new file must leave ``min_free_bytes`` beyond that, for what a finished file needs besides its bytes.
+    """
+
+    def __init__(self, disk: Disk, folder: Path, min_free_bytes: int) -> None:
+        self.needed_bytes = 0
+        self._disk = disk
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._lock = threading.Lock()
+        #: Two files are not admitted into the same room, nor both refused for the room of one.
+        self._admitting = threading.Lock()
+
+    def require(self, offered: Offered, missing_bytes: int) -> None:
+        """Raise `NoRoom` unless so many bytes fit, or `StoreError` if that cannot be found out; reserve nothing."""
+        # What is needed is looked at first: what is written in between is then counted twice, not left out.
+        needed_bytes = self.needed_bytes
+        free_bytes = self._disk.free_bytes(self._folder)
+        if free_bytes - needed_bytes - missing_bytes < self._min_free_bytes:
+            raise NoRoom(
+                f"{offered}: {missing_bytes} bytes are missing, {free_bytes} are free on {self._folder}, of which"
+                f" files under way need {needed_bytes} and {self._min_free_bytes} shall remain"
+            )
+
+    def reserve(self, offered: Offered, missing_bytes: int) -> None:
+        """Do as `require` does, and count the bytes as needed if they fit."""
+        with self._admitting:
+            self.require(offered, missing_bytes)
+            self.release(-missing_bytes)
+
+    def release(self, count_bytes: int) -> None:
+        """Count so many bytes as needed no longer: they were written, or will not come; below 0 they are again."""
+        with self._lock:
+            self.needed_bytes -= count_bytes
