@@ -45,7 +45,7 @@ DRIVEN = (
     Driven(S.AWAIT_METADATA, S.AWAIT_START, TIME, "no answer"),
     Driven(S.AWAIT_START, S.ENDED, TIME, "silence"),
     Driven(S.OPENING, S.AWAIT_SYNC, STORE, "where the file stands"),
-    Driven(S.OPENING, S.ENDED, STORE, "the disk failed"),
+    Driven(S.OPENING, S.ENDED, STORE, "no file is taken, the disk failed"),
     Driven(S.OPENING, S.ENDED, TIME, "too slow"),
     Driven(S.AWAIT_SYNC, S.AWAIT_SYNC, TIME, "silence"),
     Driven(S.AWAIT_SYNC, S.OPENING, STORE, "another file"),

@@ -84,6 +84,14 @@ class Settings:
     checkpoint_bytes: int = _setting(256 << 10, SIZE, "at most this much of a file has to be sent again after a crash")
     checkpoint_interval: float = _setting(5.0, TIME, "at most the data of this time has to be sent again after a crash")
     store_threads: int = _setting(4, count(64), "threads that write to the disk")
+    min_free: int = _setting(
+        256 << 20,
+        SIZE,
+        "no new file is taken where it would leave less room than this on the disk, besides what files under way need",
+    )
+    probe_interval: float = _setting(
+        5.0, TIME, "between two attempts to write to a disk that failed; until one succeeds no new file is taken"
+    )
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
 
     def __post_init__(self) -> None:

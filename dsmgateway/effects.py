@@ -40,7 +40,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Ask the store where the file stands; answer with `Session.opened` or `Session.store_failed`.
+    """Ask the store where the file stands; answer with `Session.opened`, `Session.turned_away` or `store_failed`.
 
     With ``in_packets`` the size is the most that it can be; for ``qualifier`` see `dsmgateway.store.Offered`.
     """

@@ -214,6 +214,24 @@ class Event(enum.Enum):
         "The disk did not answer in time: nothing is acknowledged, closed.",
         OF_CONNECTION,
     )
+    STORE_FULL = (
+        "store.full",
+        "error",
+        "So many files were not taken for lack of room (setting min-free); said at most once a minute.",
+        ("reason", "refused"),
+    )
+    STORE_FAILING = (
+        "store.failing",
+        "error",
+        "The disk failed: no new file is taken before it can be written again, which is tried every probe-interval.",
+        ("reason",),
+    )
+    STORE_HEALED = (
+        "store.healed",
+        "info",
+        "The disk can be written again, and files are taken.",
+        ("after", "refused"),
+    )
     TRACE_FAILED = (
         "trace.failed",
         "warn",
@@ -237,7 +255,7 @@ class Event(enum.Enum):
 #: What each field says. A field that has nothing to say is left out of the line.
 FIELDS: dict[str, str] = {
     "address": "where the port listens, as the system says",
-    "after": "seconds that were waited",
+    "after": "seconds that were waited, or that it lasted",
     "age_s": "seconds since it was last written",
     "answered": "the offset in SYNC, as the device counts it",
     "asked": "the offset that RESUME asked for, as the device counts it",
@@ -271,6 +289,7 @@ FIELDS: dict[str, str] = {
     "qualifier": "capture time in milliseconds and type, which tell a file from others with the same identifier",
     "reason": "what was wrong, or why it ended",
     "received": "bytes that came on the whole connection",
+    "refused": "files that were not taken since this was last said, or since it began",
     "resyncs": "how often the file's data was asked for again or a cut frame passed over, on this connection",
     "rolled_back": "finishes that were cut off and will be done again",
     "rolled_forward": "finishes that were cut off and are now complete",

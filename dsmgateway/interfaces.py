@@ -16,6 +16,8 @@ from dsmgateway.store import Differs, Expired, Offered, Recovery, Stored, Upload
 class IFileWorker(Interface):
     """The file store as the reactor thread sees it: every call returns a Deferred.
 
+    An open fails with `dsmgateway.store.NoRoom` or `VolumeFailing` when no new file is taken, whichever it is.
+
     Calls for one device keep order, and so do their answers.
 
     A Deferred fails with `dsmgateway.errors.StoreError` when the disk did; with anything else it is a bug. After a
@@ -41,6 +43,9 @@ class IFileWorker(Interface):
 
     def expire() -> Deferred[tuple[Expired, ...]]:
         """Delete unfinished files that are too old, and say which."""
+
+    def probe() -> Deferred[bool]:
+        """If the disk is failing, try whether it can be written again; fires with whether new files are taken."""
 
     def stop() -> Deferred[None]:
         """Finish everything that was asked for, then close the store."""

@@ -88,6 +88,11 @@ class Expire(Job):
     part_max_age_s: float
 
 
+@dataclass(eq=False, slots=True)
+class Probe(Job):
+    """Try whether a failing disk can be written again."""
+
+
 Result = tuple[Job, object]
 
 
@@ -139,6 +144,8 @@ class Lane:
                     self._park(job)
                 case Expire(part_max_age_s=max_age_s):
                     self._results.append((job, result_of(partial(self._store.expire, max_age_s))))
+                case Probe():
+                    self._results.append((job, result_of(self._store.probe)))
         self._commit()
         self._tend()
         results, self._results = self._results, []

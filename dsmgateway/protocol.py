@@ -42,10 +42,11 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.families import Family
 from dsmgateway.framing import DeviceDecoder
 from dsmgateway.registry import Registry
+from dsmgateway.seldom import Seldom
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
-from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
+from dsmgateway.store import Differs, NoRoom, Offered, OtherFile, Stored, Upload, VolumeFailing
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
 APPEND_COST_BYTES = 1024
 #: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
 BACKLOG_HIGH_BYTES = 64 * 1024 * 1024
+#: Seconds between two lines of the log about a disk that is full: each camera would write one at each attempt.
+FULL_INTERVAL_S = 60.0
 #: Seconds that a connection which has ended may take to send its last bytes.
 LINGER_S = 5.0
 
@@ -326,10 +329,16 @@ class CameraProtocol(Protocol):
         if failure.value is self._store_error:
             return
         self._store_error = failure.value
-        if isinstance(failure.value, OtherFile):
-            self._perform(self.session.other_file())
-        else:
-            self._perform(self.session.store_failed(failure.getErrorMessage()))
+        match failure.value:
+            case OtherFile():
+                self._perform(self.session.other_file())
+            case NoRoom():
+                self.factory.no_room(failure.getErrorMessage())
+                self._perform(self.session.turned_away("no room on the disk"))
+            case VolumeFailing():
+                self._perform(self.session.turned_away("the disk is failing"))
+            case _:
+                self._perform(self.session.store_failed(failure.getErrorMessage()))
 
     def _bug(self, failure: Failure) -> None:
         """Log an error of our own and abort this connection; what the file has is kept."""
@@ -342,6 +351,7 @@ class CameraFactory(Factory):
     """What all connections share."""
 
     noisy = False
+    log = txaio.make_logger()
 
     def __init__(
         self, settings: Settings, worker: IFileWorker, clock: IReactorTime, now: Callable[[], float] = time.time
@@ -354,6 +364,8 @@ class CameraFactory(Factory):
         self.connections: set[CameraProtocol] = set()
         self.registry: Registry[CameraProtocol] = Registry()
         self.setbacks = Setbacks()
+        self._full = Seldom(FULL_INTERVAL_S)
+        self._full_reason = ""
         self.under_way: set[Deferred[Any]] = set()
         self.session_options = SessionOptions(
             metadata=settings.metadata,
@@ -374,6 +386,18 @@ class CameraFactory(Factory):
         now = self.clock.seconds()
         for connection in list(self.connections):
             connection.check_time(now)
+        self._say_full()
+
+    def no_room(self, reason: str) -> None:
+        """Have it logged that a file was not taken for lack of room, now or together with others."""
+        self._full_reason = reason
+        self._full.count()
+        self._say_full()
+
+    def _say_full(self) -> None:
+        refused = self._full.due(self.clock.seconds())
+        if refused:
+            log_event(self.log, Event.STORE_FULL, reason=self._full_reason, refused=refused)
 
     def forget(self, connection: CameraProtocol) -> None:
         """Drop a connection that is gone."""

@@ -48,7 +48,11 @@ class GatewayService(service.MultiService):
         self._listeners = [listener(reactor, port, settings.backlog, factory) for port in settings.ports]
         for one in self._listeners:
             one.setServiceParent(self)
-        self._rounds = [(LoopingCall(factory.sweep), SWEEP_INTERVAL_S), (LoopingCall(self._expire), EXPIRE_INTERVAL_S)]
+        self._rounds = [
+            (LoopingCall(factory.sweep), SWEEP_INTERVAL_S),
+            (LoopingCall(self._expire), EXPIRE_INTERVAL_S),
+            (LoopingCall(self._probe), settings.probe_interval),
+        ]
         for loop, _ in self._rounds:
             loop.clock = reactor
 
@@ -141,6 +145,10 @@ class GatewayService(service.MultiService):
         failure.trap(StoreError)
         log_event(self.log, Event.STORE_FAILED, reason=failure.getErrorMessage())
 
+    def _probe(self) -> None:
+        """Have the store try a disk that failed; it says itself what comes of it."""
+        self._worker.probe().addErrback(self._bug)
+
     def _log_expired(self, expired: Iterable[Expired]) -> None:
         for part in expired:
             log_event(self.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
@@ -152,7 +160,7 @@ class GatewayService(service.MultiService):
 def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
     """A gateway with these settings; ConfigError when a port is described wrongly. Nothing is opened yet."""
     worker = StoreWorker(
-        FileStore(settings.data),
+        FileStore(settings.data, min_free_bytes=settings.min_free),
         call_in_reactor=reactor.callFromThread,
         threads=settings.store_threads,
         part_max_age_s=settings.part_max_age,

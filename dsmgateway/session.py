@@ -5,7 +5,9 @@ the effects it asks for, in order. No clock, no socket, no disk, no Twisted: who
 the store is at work (OPENING, STORING) no device event may be given in, see `Session.reads`.
 
 The promise is kept here: REPEAT_INIT or STATUS 0 for a file is an effect of `Session.stored` and of nothing else, and a
-session that ends with a file under way parks it and ends without CLOSE, so that the camera keeps its copy.
+session that ends with a file under way parks it and ends without CLOSE, so that the camera keeps its copy. A file that
+the store does not take is answered with CLOSE only where no RESUME was said since the last acknowledgement: until it
+hears one, a device has sent nothing that it could take for delivered.
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ class Session:
         "_offers",
         "_options",
         "_patience",
+        "_resumed",
         "files_stored",
         "imei",
         "last_resort",
@@ -97,6 +100,8 @@ class Session:
         self._patience = Patience(options.resume_tries, options.max_resyncs)
         self._noted_late: frozenset[type] = frozenset()
         self._fruitless_inits = 0
+        #: Whether file data was asked for that is not acknowledged.
+        self._resumed = False
         self.state = State.AWAIT_INIT
         self.imei: str | None = None
         self.transfer: Transfer | None = None
@@ -345,12 +350,20 @@ class Session:
             return [note, ExpectData(transfer.remaining_bytes, transfer.in_packets)]
         return [note, *self._resume()]
 
+    def turned_away(self, reason: str) -> Effects:
+        """The store takes no new file now (OPENING, or ENDED): the device keeps it and comes again."""
+        if self.state is State.ENDED:
+            return []
+        self._must_be(State.OPENING)
+        self._note_stuck()
+        return self._end(reason) if self._resumed else self._close(reason)
+
     def stored(self, path: str, size_bytes: int, duplicate: bool) -> Effects:
         """The file is durable (STORING, or ENDED): the only place from where the device is told so."""
         if self.state is not State.ENDED:
             self._must_be(State.STORING)
         transfer = self._current
-        self.transfer = None
+        self.transfer, self._resumed = None, False
         self.files_stored += 1
         event = Event.FILE_KNOWN if duplicate else Event.FILE_STORED
         note = self._note(
@@ -484,7 +497,7 @@ class Session:
         enough = enough or self._patience.resume()
         if enough:
             return self._give_up(enough)
-        self.state = State.AWAIT_SYNC
+        self.state, self._resumed = State.AWAIT_SYNC, True
         return [DropUntilSync(), Send(Resume(self._current.resume_offset))]
 
     def _ask_again(self, reason: str) -> Effects:
@@ -499,10 +512,14 @@ class Session:
         return [self._note(Event.SESSION_GIVEN_UP, reason=reason), *self._end_stuck(reason)]
 
     def _end_stuck(self, reason: str) -> Effects:
-        """End over what was asked for; if none of it came, it shall not stand in the way of what else there is."""
+        """End over what was asked for."""
+        self._note_stuck()
+        return self._end(reason)
+
+    def _note_stuck(self) -> None:
+        """Remember what was asked for; if none of it came, it shall not stand in the way of what else there is."""
         if self._asked and not (self.transfer and self.transfer.taken):
             self.stuck_on = self._asked.offer
-        return self._end(reason)
 
     def _let_go(self) -> Effects:
         """Park the file under way, if any."""

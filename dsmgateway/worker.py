@@ -20,10 +20,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.errors import StoreError
-from dsmgateway.events import Event
+from dsmgateway.events import Event, log_event
 from dsmgateway.interfaces import IFileWorker
-from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Result, result_of
-from dsmgateway.store import Differs, Expired, FileStore, Offered, Recovery, Stored, Upload
+from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Probe, Result, result_of
+from dsmgateway.store import Differs, Expired, Failing, FileStore, Healed, Offered, Recovery, Stored, Upload
 
 txaio.use_twisted()
 
@@ -149,6 +149,8 @@ class StoreWorker:
         self._lock = threading.Lock()
         self._lanes_left = threads
         self._stopped: list[Deferred[None]] = []
+        self._is_probing = False
+        store.volume.changed = self._volume_changed
 
     def start(self) -> Recovery:
         """Open the store, which blocks for as long as recovery takes, and begin to work; raises `StoreError`."""
@@ -191,6 +193,18 @@ class StoreWorker:
         self.lanes[0].put(Expire(deferred, self._part_max_age_s))
         return deferred
 
+    def probe(self) -> Deferred[bool]:
+        """If the disk is failing, try whether it can be written again; fires with whether new files are taken.
+
+        One attempt at a time: on a disk that hangs, they would queue up before what cameras send.
+        """
+        if not self._running or self._is_probing or not self._store.volume.is_failing:
+            return succeed(self._running and not self._store.volume.is_failing)
+        deferred: Deferred[bool] = Deferred()
+        self._is_probing = True
+        self.lanes[0].put(Probe(deferred))
+        return deferred.addBoth(self._probed)
+
     def stop(self) -> Deferred[None]:
         """Do everything that was asked for, park what is open, close the store; fires when the threads have ended."""
         deferred: Deferred[None] = Deferred()
@@ -202,6 +216,10 @@ class StoreWorker:
             for lane in self.lanes:
                 lane.put(None)
         return deferred
+
+    def _probed(self, outcome: Any) -> Any:
+        self._is_probing = False
+        return outcome
 
     def _put(self, offered: Offered, job: Job) -> Deferred[Any]:
         if not self._running:
@@ -230,6 +248,17 @@ class StoreWorker:
 
     def _log_bug(self, failure: Failure) -> None:
         self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
+
+    def _volume_changed(self, change: Failing | Healed) -> None:
+        """Have it logged in the reactor thread; called by whichever lane finds out."""
+        self._call_in_reactor(self._log_change, change)
+
+    def _log_change(self, change: Failing | Healed) -> None:
+        match change:
+            case Failing(reason):
+                log_event(self.log, Event.STORE_FAILING, reason=reason)
+            case Healed(after_s, refused):
+                log_event(self.log, Event.STORE_HEALED, after=round(after_s, 1), refused=refused)
 
     def _lane_ended(self) -> None:
         """Close the store after the last lane; called by a lane."""

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.interfaces import IFileWorker
-from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park
+from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Probe
 from dsmgateway.store import Disk, FileStore, Offered, Recovery, Upload
 
 
@@ -19,8 +19,8 @@ from dsmgateway.store import Disk, FileStore, Offered, Recovery, Upload
 class HandWorker:
     """A lane over a real store in ``folder``; while ``automatic``, every call is done at once, else by `run`."""
 
-    def __init__(self, folder: Path, automatic: bool = True, disk: Disk | None = None) -> None:
-        self.store = FileStore(folder, disk=disk)
+    def __init__(self, folder: Path, automatic: bool = True, disk: Disk | None = None, min_free_bytes: int = 0) -> None:
+        self.store = FileStore(folder, disk=disk, min_free_bytes=min_free_bytes)
         self.automatic = automatic
         self.waiting: list[Job] = []
         self.backlog_bytes = 0
@@ -44,6 +44,9 @@ class HandWorker:
 
     def expire(self) -> Deferred[Any]:
         return self._put(Expire(Deferred(), 3600.0))
+
+    def probe(self) -> Deferred[Any]:
+        return self._put(Probe(Deferred()))
 
     def stop(self) -> Deferred[None]:
         self.run()

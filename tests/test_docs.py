@@ -193,6 +193,7 @@ def answered(state: State) -> Iterator[State]:
         for answer in (
             lambda session: session.opened(0, False),
             lambda session: session.stored("media/x", 100, False),
+            lambda session: session.turned_away("full"),
             lambda session: session.differs(),
             lambda session: session.other_file(),
         ):

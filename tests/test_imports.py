@@ -25,7 +25,7 @@ CORE = (
 #: Modules of ours that the store stands on.
 BELOW_STORE = {"errors", "crc", "packets", "families"}
 #: Pure by themselves: they import nothing of ours and no Twisted.
-ALONE = {"registry", "trace"}
+ALONE = {"registry", "seldom", "trace"}
 #: What makes copies of stored files, in a process of its own: no module of the gateway may come to need it.
 EXPORT = {"h265", "ffmpeg", "export_command"}
 #: The daemon's wiring, and command lines: who else names the reactor cannot be tested without it.
@@ -76,7 +76,7 @@ def test_core_imports_run_one_way(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ALONE))
 def test_modules_that_stand_alone(name: str) -> None:
-    """The registry and the trace know nothing of the rest."""
+    """They know nothing of the rest."""
     assert ours(name) == set()
 
 

@@ -21,6 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway import commands as c
 from dsmgateway.config import Settings
+from dsmgateway.crc import crc16
+from dsmgateway.framing import GatewayDecoder
 from dsmgateway.protocol import (
     APPEND_COST_BYTES,
     BACKLOG_HIGH_BYTES,
@@ -34,6 +36,7 @@ from dsmgateway.states import State
 from dsmgateway.store import Disk
 from tests import conftest as build
 from tests.hand_worker import HandWorker
+from tests.store_faults import FaultyDisk
 
 FILE = build.content(5000)
 ASKED_UP_TO_START = (
@@ -551,6 +554,84 @@ class BrokenRename(BrokenDisk):
     """As above, when the part gets its name."""
 
     call = "rename"
+
+
+class NoRoomLeft(Base):
+    """The disk has no room, or fails: new files are answered with CLOSE, files under way go on."""
+
+    def setUp(self) -> None:
+        self.disk = FaultyDisk(errno=errno.EIO)
+        self.free_bytes = 1 << 30
+        self.disk.free_bytes = lambda path: self.free_bytes  # type: ignore[method-assign]
+        super().setUp()
+
+    def turned_away(self, number: int = 0) -> None:
+        """A camera with a file of its own comes, hears CLOSE after START, and the connection ends."""
+        link = Link(self.factory, 50000 + number)
+        link.send(build.init(imei=350000000000000 + number), *build.opening(FILE)[1:4])
+        *_, last = self.said(link)
+        self.assertIsInstance(last, c.Close)
+        self.assertTrue(link.transport.disconnecting)
+        link.lose()
+
+    def said(self, link: Link) -> list[c.GatewayCommand]:
+        decoder = GatewayDecoder()
+        decoder.feed(link.answers())
+        return list(iter(decoder.next_command, None))
+
+    def test_no_room(self) -> None:
+        """Twenty cameras are turned away and the log says so twice in a minute; the file under way is stored."""
+        under_way = self.receiving()
+        self.free_bytes = len(FILE)
+        for number in range(20):
+            self.turned_away(number)
+        under_way.send(*build.data_frames(FILE))
+        self.assertEqual(under_way.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.stored(), [FILE])
+        (line,) = self.logged("store.full")
+        self.assertEqual(line["refused"], 1)
+        self.assertIn("of 350000000000000: ", line["reason"])
+        self.wait(59)
+        self.assertEqual(len(self.logged("store.full")), 1)
+        self.wait(1)
+        self.assertEqual(self.logged("store.full")[1]["refused"], 19)
+        self.assertEqual(self.logged("store.failed"), [])
+        self.assertEqual(self.logged("device.disconnected")[0]["reason"], "no room on the disk")
+
+    def test_a_failing_disk(self) -> None:
+        """One camera pays for the error, twenty are turned away without a line, and all is well after a probe."""
+        link = self.receiving()
+        self.disk.only, self.disk.calls, self.disk.fail_at = "fsync", [], 1
+        link.send(*build.data_frames(FILE))
+        self.assertEqual(link.answers(), b"")
+        link.lose()
+        self.disk.only, self.disk.calls, self.disk.fail_at = "", [], 0
+        for number in range(20):
+            self.turned_away(number)
+        self.assertEqual(self.disk.calls, [])
+        self.assertEqual(len(self.logged("store.failed")), 1)
+        self.assertEqual(self.logged("store.full"), [])
+        self.assertEqual({line["reason"] for line in self.logged("device.disconnected")[1:]}, {"the disk is failing"})
+        self.assertTrue(self.successResultOf(self.worker.probe()))
+        again = self.receiving()
+        again.send(*build.data_frames(FILE))
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+
+    def test_a_known_file_that_differs_is_not_closed(self) -> None:
+        """Its last packet was asked for already, so CLOSE could be taken for an answer to that."""
+        crc = crc16(FILE)
+        first = Link(self.factory)
+        first.send(*build.opening(FILE, crc=crc), *build.data_frames(FILE))
+        first.lose()
+        other = FILE[:-1] + bytes([FILE[-1] ^ 1])
+        link = Link(self.factory, 40001)
+        link.send(*build.opening(FILE, crc=crc)[:4])
+        offset_bytes = int.from_bytes(link.answers()[-4:], "big")
+        self.assertGreater(offset_bytes, 0)
+        self.free_bytes = 0
+        link.send(c.Sync(offset_bytes), *build.data_frames(other, offset_bytes))
+        self.assertEqual(link.answers(), b"")
+        self.assertTrue(link.transport.disconnecting)
 
 
 class Bugs(Base):

@@ -42,6 +42,7 @@ class HandWorker:
         self.stopped: Deferred[None] = Deferred()
         #: What each round of expiry is answered with, in turn.
         self.expiries: list[Deferred[tuple[Expired, ...]]] = []
+        self.probes = 0
 
     def start(self) -> Recovery:
         self.calls.append("store started")
@@ -64,6 +65,10 @@ class HandWorker:
     def expire(self) -> Deferred[tuple[Expired, ...]]:
         self.calls.append("store expires")
         return self.expiries.pop(0)
+
+    def probe(self) -> Deferred[bool]:
+        self.probes += 1
+        return succeed(True)
 
     def stop(self) -> Deferred[None]:
         self.calls.append("store stopped")
@@ -239,6 +244,20 @@ class ServiceTests(SynchronousTestCase):
         gateway.stopService()
         self.reactor.advance(3600)
         self.assertEqual(self.calls.count("store expires"), 2)
+
+    def test_a_failing_disk_is_tried_every_few_seconds_until_the_stop(self) -> None:
+        """The worker knows whether there is a need."""
+        gateway = self.gateway()
+        gateway.startService()
+        self.reactor.advance(4.9)
+        self.assertEqual(self.worker.probes, 0)
+        for number in (1, 2):
+            self.reactor.advance(5)
+            self.assertEqual(self.worker.probes, number)
+        gateway.stopService()
+        self.reactor.advance(5)
+        self.assertEqual(self.worker.probes, 2)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1, "the sweep's own")
 
     def test_expiry_goes_on_after_a_disk_that_failed_or_hung_and_after_a_bug(self) -> None:
         """A disk is an event of the catalogue, a bug has its traceback."""

@@ -1,5 +1,6 @@
 """Every state with every input: where it leads, and what is refused."""
 
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -205,3 +206,57 @@ def test_stored_without_a_file_is_a_bug() -> None:
     """After the end, a file that never was cannot have been stored."""
     with pytest.raises(AssertionError, match="no transfer in state ended"):
         session_in(S.ENDED, SessionOptions()).stored("media/1", SIZE, False)
+
+
+# -- a file that the store does not take now
+
+
+def test_a_file_that_is_not_taken_is_answered_with_close() -> None:
+    """Nothing of it was asked for, so the device keeps it; nothing is said in the log, which a fleet would flood."""
+    session = session_in(S.OPENING)
+    assert session.turned_away("no room") == [fx.Send(c.Close()), fx.End("no room")]
+    assert session.state is S.ENDED and session.stuck_on is c.Offer.FILE
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda session: session.receive(c.Start(SIZE + 1, 0)),
+        lambda session: (session.receive(c.Sync(0)), session.receive(DataRun(bytes(452), 1)), session.other_file()),
+        lambda session: (session.receive(c.Sync(0)), session.receive(DataRun(bytes(SIZE), 3)), session.differs()),
+        lambda session: session.receive(c.Sync(1)),
+        lambda session: [session.receive(event) for event in (init(), *START_AGAIN)],
+    ],
+    ids=["another-start", "another-file", "differs", "in-packets", "began-again"],
+)
+def test_close_is_not_said_once_a_resume_was(again: Callable[[Session], object]) -> None:
+    """The device may have sent all of the file by the time it hears of it, and would take CLOSE for its answer."""
+    session = session_in(S.AWAIT_SYNC)
+    again(session)
+    assert session.state is S.OPENING
+    assert session.turned_away("no room") == [fx.End("no room")]
+    assert session.state is S.ENDED
+
+
+START_AGAIN = (c.Path(PATH), c.MetadataResponse(METADATA), c.Start(SIZE, 0))
+
+
+def test_close_may_be_said_of_the_next_file_after_one_that_was_acknowledged() -> None:
+    session = session_in(S.AWAIT_NEXT_INIT)
+    for event in (init(), *START_AGAIN):
+        session.receive(event)
+    assert session.turned_away("no room") == [fx.Send(c.Close()), fx.End("no room")]
+
+
+def test_turned_away_after_the_end_is_nothing() -> None:
+    assert session_in(S.ENDED).turned_away("no room") == []
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (S.OPENING, S.ENDED)], ids=named)
+def test_turned_away_out_of_turn_is_a_bug(state: State) -> None:
+    """Only what was to be opened can be refused, and nothing has changed."""
+    session = session_in(state)
+    before = slots_of(session)
+    with pytest.raises(AssertionError, match=f"the store answered in state {state.value}, not opening"):
+        session.turned_away("no room")
+    assert slots_of(session) == before

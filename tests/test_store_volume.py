@@ -13,7 +13,7 @@ from store_faults import IMEI, MAX_AGE_S, FaultyDisk, heal
 
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
-from dsmgateway.store import Failing, FileStore, NoRoom, Offered, Sound, Stored, Upload, VolumeFailing
+from dsmgateway.store import Failing, FileStore, Healed, NoRoom, Offered, Stored, Upload, VolumeFailing
 from dsmgateway.store.files import Disk
 
 PEER = "198.51.100.7"
@@ -234,7 +234,7 @@ def test_an_error_of_the_volume_stops_new_files_without_touching_it(
             store.open(offered(number), PEER)
     assert disk.calls == []
     heal(store)
-    assert changes == [Failing(str(caught.value)), Sound(0, refused=3)]
+    assert changes == [Failing(str(caught.value)), Healed(0, refused=3)]
     finished(store, store.open(offered(), PEER))
 
 
@@ -296,7 +296,7 @@ def test_a_probe_writes_and_syncs_wherever_a_file_has_to(start: Start, disk: She
     assert not store.probe() and store.volume.is_failing and changes == []
     assert len(disk.calls) >= 1
     heal(store)
-    assert changes == [Sound(0, refused=0)]
+    assert changes == [Healed(0, refused=0)]
     assert not list(store._folder.rglob(".probe"))
 
 
@@ -350,7 +350,7 @@ def test_many_threads_meet_the_error_and_one_change_is_told(start: Start, disk: 
     probes: list[bool] = []
     _at_once(lambda number: probes.append(store.probe()), 4)
     assert probes == [True] * 4
-    assert changes[1:] == [Sound(0, refused=20)]
+    assert changes[1:] == [Healed(0, refused=20)]
     assert store._space.needed_bytes == 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from store_faults import FaultyDisk
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -21,7 +22,7 @@ from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
-from dsmgateway.store import Differs, FileStore, Offered, Stored, Upload
+from dsmgateway.store import Differs, FileStore, NoRoom, Offered, Stored, Upload, VolumeFailing
 from dsmgateway.worker import StoreWorker
 
 IMEI = "352093081429150"
@@ -443,6 +444,90 @@ class ErrorTests(HandRun):
         self.assertEqual(len(self.store._open), 1)
         self.step()
         self.assertEqual(self.store._open, {})
+
+
+class VolumeTests(HandRun):
+    def setUp(self) -> None:
+        super().setUp()
+        self.events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def logged(self) -> list[tuple[str, dict[str, object]]]:
+        return [(event["event"], event["fields"]) for event in self.events if "event" in event]
+
+    def fail(self) -> None:  # type: ignore[override]
+        """Have a checkpoint fail with EIO."""
+        upload = self.opened(_offered(9))
+        self.send(upload, 1)
+        self.ran()
+        self.disk.only, self.disk.fail_at = "fdatasync", 1
+        parked = self.worker.park(upload)
+        self.step()
+        self.failureResultOf(parked, StoreError)
+        self.disk.only, self.disk.fail_at = "", 0
+
+    def refused(self, kind: type[StoreError]) -> None:
+        opened = self.worker.open(_offered(), PEER)
+        self.step()
+        self.failureResultOf(opened, kind)
+
+    def test_a_failing_disk_is_said_once_refuses_and_heals_by_a_probe(self) -> None:
+        """One line when it begins, one when it ends; nothing is tried meanwhile but the probe."""
+        self.fail()
+        self.ran()
+        for _ in range(20):
+            self.refused(VolumeFailing)
+        self.assertEqual(self.ran(), [])
+        probed, again = self.worker.probe(), self.worker.probe()
+        self.assertFalse(self.successResultOf(again), "one probe at a time")
+        self.step()
+        self.assertTrue(self.successResultOf(probed))
+        (failing, reason), healed = self.logged()
+        self.assertEqual(failing, "store.failing")
+        self.assertIn("fdatasync", str(reason["reason"]))
+        self.assertEqual(healed, ("store.healed", {"after": 0.0, "refused": 20}))
+        self.opened(_offered())
+
+    def test_a_probe_that_fails_leaves_it_failing_and_says_nothing(self) -> None:
+        """The next one may succeed."""
+        self.fail()
+        self.disk.calls.clear()
+        self.disk.only, self.disk.fail_at = "fsync", 1
+        for healed in (False, True):
+            probed = self.worker.probe()
+            self.step()
+            self.assertEqual(self.successResultOf(probed), healed)
+        self.assertEqual([event for event, _ in self.logged()], ["store.failing", "store.healed"])
+
+    def test_a_sound_disk_is_not_probed(self) -> None:
+        """No job, no call."""
+        self.assertTrue(self.successResultOf(self.worker.probe()))
+        self.assertTrue(self.worker.lanes[0]._queue.empty())
+
+    def test_a_worker_that_does_not_run_takes_no_files(self) -> None:
+        """Nor does it try the disk."""
+        worker = StoreWorker(FileStore(self.folder / "never"), call_in_reactor=self.call)
+        self.assertFalse(self.successResultOf(worker.probe()))
+
+    def test_a_bug_in_a_probe_is_told_and_does_not_keep_the_next_from_being_made(self) -> None:
+        """What goes wrong in a lane ends at its caller's Deferred."""
+        self.fail()
+        self.patch(self.store, "_try_to_write", lambda: 1 // 0)
+        probed = self.worker.probe()
+        self.step()
+        self.failureResultOf(probed, ZeroDivisionError)
+        del self.store._try_to_write  # type: ignore[attr-defined]
+        probed = self.worker.probe()
+        self.step()
+        self.assertTrue(self.successResultOf(probed))
+
+    def test_lack_of_room_is_told_apart(self) -> None:
+        """And is no reason to probe."""
+        self.patch(self.disk, "free_bytes", lambda path: 0)
+        self.refused(NoRoom)
+        self.assertFalse(self.store.volume.is_failing)
+        self.assertEqual(self.logged(), [])
 
 
 class EndTests(HandRun):

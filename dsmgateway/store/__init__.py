@@ -9,7 +9,7 @@ from dsmgateway.store.files import Disk
 from dsmgateway.store.store import Answer, FileStore
 from dsmgateway.store.upload import OtherFile, Upload
 from dsmgateway.store.values import Differs, Expired, Offered, Recovery, Stored
-from dsmgateway.store.volume import Failing, NoRoom, Sound, VolumeFailing
+from dsmgateway.store.volume import Failing, Healed, NoRoom, VolumeFailing
 
 __all__ = [
     "Answer",
@@ -19,12 +19,12 @@ __all__ = [
     "Expired",
     "Failing",
     "FileStore",
+    "Healed",
     "Kind",
     "NoRoom",
     "Offered",
     "OtherFile",
     "Recovery",
-    "Sound",
     "State",
     "Stored",
     "Upload",

@@ -39,7 +39,7 @@ class Failing:
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class Healed:
     """The volume takes files again, after so many seconds in which so many offers were refused."""
 
     after_s: float
@@ -53,7 +53,7 @@ class Volume:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.changed: Callable[[Failing | Sound], object] = lambda change: None
+        self.changed: Callable[[Failing | Healed], object] = lambda change: None
         self._clock = clock
         self._lock = threading.Lock()
         self._probing = threading.Lock()
@@ -99,7 +99,7 @@ class Volume:
                 if self._failures != before:
                     return False
                 self._reason = None
-                self.changed(Sound(self._clock() - self._since_s, self._refused))
+                self.changed(Healed(self._clock() - self._since_s, self._refused))
             return True
 
 
