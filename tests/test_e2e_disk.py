@@ -14,7 +14,7 @@ import pytest
 from conftest import content
 from faults import fill, small_disk, traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
-from running import RunningGateway, checked, eventually, running_gateway
+from running import Row, RunningGateway, checked, eventually, running_gateway
 
 from dsmgateway.commands import PACKET_BYTES, RepeatInit
 from dsmgateway.store.check import State, check
@@ -25,11 +25,30 @@ EIO = os.strerror(errno.EIO)
 HELD_BYTES = 16 * 1024
 
 
+def failures(gateway: RunningGateway, since: int) -> list[Row]:
+    """What the log says of trouble, but for what it says of the disk as a whole."""
+    return [row for row in gateway.troubles(since) if row["event"] != "store.failing"]
+
+
+def healed(gateway: RunningGateway, since: int) -> None:
+    """The disk as a whole was said to fail, once, and a probe says that it does so no longer."""
+    gateway.wait_for("store.healed", since)
+    assert [len(gateway.events(name, since)) for name in ("store.failing", "store.healed")] == [1, 1]
+
+
+def turned_away(gateway: RunningGateway, picture: Picture) -> None:
+    """A camera hears CLOSE after its START, and nothing else."""
+    with HandCamera(gateway.port, picture) as camera:
+        with pytest.raises(AssertionError, match=r"Close\(\) instead of Resume"):
+            camera.offer()
+        assert camera.hear_the_end() == b""
+
+
 def assert_said_once(gateway: RunningGateway, since: int, *words: str) -> None:
     """One line tells of the failure, and what it names; no traceback, no other trouble."""
     gateway.wait_for("store.failed", since, within_s=5)
     gateway.wait_for("device.disconnected", since)
-    (trouble,) = gateway.troubles(since)
+    (trouble,) = failures(gateway, since)
     assert trouble["event"] == "store.failed" and "traceback" not in trouble
     for word in words:
         assert word in trouble["reason"]
@@ -52,7 +71,7 @@ def stored_after_all(gateway: RunningGateway, picture: Picture) -> int:
 @pytest.fixture
 def gateway_on_small_disk(tmp_path: Path) -> Iterator[RunningGateway]:
     """A gateway whose data folder is on a disk of 600 KiB."""
-    with small_disk("600k") as disk, running_gateway(tmp_path, data=disk / "data") as gateway:
+    with small_disk("600k") as disk, running_gateway(tmp_path, "--min-free=1", data=disk / "data") as gateway:
         yield gateway
         assert gateway.stop() == 0
         checked(gateway)
@@ -64,10 +83,10 @@ def test_a_file_that_does_not_fit_is_refused(gateway_on_small_disk: RunningGatew
     filler = gateway.data.parent / "filler"
     fill(filler, leave_bytes=40 * 1024)
     since = gateway.log_end
-    with HandCamera(gateway.port, picture) as camera, pytest.raises(AssertionError, match="closed instead of Resume"):
-        camera.offer()
-    assert_not_acknowledged(bytes(camera.heard))
-    assert_said_once(gateway, since, str(gateway.data), "free", "needed")
+    turned_away(gateway, picture)
+    reason = gateway.wait_for("store.full", since)["reason"]
+    assert "80000 bytes are missing" in reason and f"free on {gateway.data}" in reason
+    assert len(gateway.troubles(since)) == 1
     filler.unlink()
     assert stored_after_all(gateway, picture) == 0
 
@@ -128,14 +147,43 @@ def test_one_full_disk_and_many_cameras(gateway_on_small_disk: RunningGateway) -
         camera.socket.close()
         assert_not_acknowledged(bytes(camera.heard))
     assert not gateway.media()
-    failures = gateway.troubles(since)
-    assert sorted(row["imei"] for row in failures) == sorted(str(picture.imei) for picture in pictures)
-    assert all(row["event"] == "store.failed" and FULL in row["reason"] for row in failures)
+    lines = gateway.troubles(since)
+    assert sorted(row["imei"] for row in lines) == sorted(str(picture.imei) for picture in pictures)
+    assert all(row["event"] == "store.failed" and FULL in row["reason"] for row in lines)
     filler.unlink()
     for picture in pictures:
         with HandCamera(gateway.port, picture) as camera:
             camera.deliver()
     assert len(gateway.sidecars()) == len(gateway.media()) == len(pictures)
+
+
+def test_a_file_under_way_is_finished_and_a_new_one_waits_for_room(tmp_path: Path) -> None:
+    """What was announced is reserved: below the mark the camera under way goes on, others keep their copies."""
+    under_way, new = (Picture(content(200_000, seed), imei=356917000000000 + seed) for seed in (1, 2))
+    mark = 64 * 1024
+    with (
+        small_disk("1m") as disk,
+        running_gateway(tmp_path, f"--min-free={mark}", data=disk / "data") as gateway,
+        HandCamera(gateway.port, under_way) as camera,
+    ):
+        camera.begin()
+        *frames, last = under_way.frames()
+        camera.say(*frames)
+        part = gateway.data / "spool" / f"{under_way.key}.part"
+        eventually("the data is written", lambda: part.stat().st_size >= 180_000)
+        fill(disk / "filler", leave_bytes=mark)
+        for _ in range(3):
+            turned_away(gateway, new)
+        camera.say(last)
+        camera.hear(RepeatInit)
+        assert gateway.media()[0].read_bytes() == under_way.content
+        turned_away(gateway, new)
+        (line,) = gateway.troubles()
+        assert line["event"] == "store.full" and line["refused"] == 1
+        (disk / "filler").unlink()
+        assert stored_after_all(gateway, new) == 0
+        assert gateway.stop() == 0
+        checked(gateway)
 
 
 # -- a disk that fails
@@ -181,8 +229,10 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """One gateway that lives through all the faults, with checkpoints soon after every write."""
-    with running_gateway(tmp_path_factory.mktemp("failing"), "--checkpoint-interval=0.2") as gateway:
+    """One gateway that lives through all the faults, with checkpoints and probes soon after."""
+    with running_gateway(
+        tmp_path_factory.mktemp("failing"), "--checkpoint-interval=0.2", "--probe-interval=0.2"
+    ) as gateway:
         yield gateway
         assert gateway.stop() == 0
         assert all(row.state.is_good or row.state is State.SET_ASIDE for row in check(gateway.data))
@@ -210,10 +260,11 @@ def test_a_call_fails_while_a_file_is_stored(
         assert_not_acknowledged(bytes(camera.heard))
         assert not [held for held in gateway.media() if str(picture.imei) in held.parts]
         assert_said_once(gateway, since, fault.words.format(path=path))
-        (failure,) = gateway.troubles(since)
+        (failure,) = failures(gateway, since)
         assert "disk I/O error" in failure["reason"] or EIO in failure["reason"]
+        healed(gateway, since)
         stored_after_all(gateway, picture)
-    assert len(gateway.troubles(since)) == 1
+    assert len(failures(gateway, since)) == 1
 
 
 CHECKPOINTS = [
@@ -243,8 +294,9 @@ def test_a_checkpoint_fails(gateway: RunningGateway, tmp_path: Path, number: int
             camera.socket.close()
             assert_not_acknowledged(bytes(camera.heard))
             assert_said_once(gateway, since, fault.words.format(path=path), EIO)
+            healed(gateway, since)
             stored_after_all(gateway, picture)
-    assert len(gateway.troubles(since)) == 1
+    assert len(failures(gateway, since)) == 1
 
 
 def test_parking_fails(gateway: RunningGateway, tmp_path: Path) -> None:
@@ -260,8 +312,9 @@ def test_parking_fails(gateway: RunningGateway, tmp_path: Path) -> None:
             gateway.has_read()
             camera.socket.close()
             assert_said_once(gateway, since, fault.words.format(path=path), EIO)
+            healed(gateway, since)
             assert stored_after_all(gateway, picture) == 0
-    assert len(gateway.troubles(since)) == 1
+    assert len(failures(gateway, since)) == 1
 
 
 def test_the_link_is_lost_while_storing_fails(gateway: RunningGateway, tmp_path: Path) -> None:
@@ -274,8 +327,32 @@ def test_the_link_is_lost_while_storing_fails(gateway: RunningGateway, tmp_path:
             camera.begin()
             camera.say(*picture.frames())
         assert_said_once(gateway, since, fault.words.format(path=path), EIO)
+        healed(gateway, since)
         assert stored_after_all(gateway, picture) == 0
-    assert len(gateway.troubles(since)) == 1
+    assert len(failures(gateway, since)) == 1
+
+
+def test_twenty_cameras_and_a_disk_that_fails_for_a_while(tmp_path: Path) -> None:
+    """One camera pays for it, the others hear CLOSE and the disk nothing; all are stored when it has healed."""
+    pictures = [Picture(content(30_000, seed), imei=356917000006000 + seed) for seed in range(21)]
+    everything = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]
+    with running_gateway(tmp_path, "--probe-interval=0.5") as gateway:
+        with HandCamera(gateway.port, pictures[0]) as camera, traced(gateway.pid, tmp_path / "trace", *everything):
+            camera.begin()
+            camera.try_to_say(*pictures[0].frames())
+            camera.hear_the_end()
+            assert_not_acknowledged(bytes(camera.heard))
+            for picture in pictures[1:]:
+                turned_away(gateway, picture)
+            assert not gateway.spool(".part") and not gateway.media()
+            eventually("some probes", lambda: (tmp_path / "trace").read_text().count("(INJECTED)") >= 3)
+            assert [row["event"] for row in gateway.troubles()] == ["store.failing", "store.failed"]
+            assert not gateway.events("store.healed")
+        assert gateway.wait_for("store.healed")["refused"] == 20
+        for picture in pictures:
+            assert stored_after_all(gateway, picture) == 0
+        assert len(gateway.troubles()) == 2
+        assert gateway.stop() == 0
 
 
 # -- a disk that is slow
