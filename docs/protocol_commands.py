@@ -142,8 +142,9 @@ gateway does not look for one in damaged data.""",
         "nothing more; the connection ends",
         (),
         """There is nothing to be sent: the last INIT offered nothing, PATH came without a path, or what is offered is
-not accepted. The gateway closes the connection after it. It is never said while a file is not whole: a device may
-take it for an acknowledgement, and forget its file.""",
+not accepted; or START came and the gateway's disk takes no new file now. The gateway closes the connection after it. It
+is never said after a RESUME while that file is not whole: a device may take it for an acknowledgement, and forget its
+file.""",
         (Example(Close(), G),),
     ),
     Section(

@@ -130,6 +130,10 @@ gateway says REPEAT_INIT or STATUS 0 only when all of this is true, and no CLOSE
 - every byte from 0 to the end has come with a right CRC;
 - the file and its `.json` are on the disk, both and their folders are fsynced, and the index is committed.
 
+Where there is no room for a file, or the disk is failing, START is answered with CLOSE: before it hears a RESUME the
+device has sent nothing that it could take for delivered, so it keeps its file and comes again (believed). After a
+RESUME the connection ends without a word instead.
+
 If something fails before that, the connection ends without a word and the device offers the file again. If the
 acknowledgement itself is lost, it is offered again too, and is not stored twice.
 

@@ -9,6 +9,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -19,8 +20,10 @@ from rich.text import Text
 
 from dsmgateway.errors import StoreError
 from dsmgateway.escape import one_line
-from dsmgateway.store.check import Checked, State
+from dsmgateway.preflight import check_unlocked
+from dsmgateway.store.check import Checked, Kind, State
 from dsmgateway.store.check import check as checked_rows
+from dsmgateway.store.files import Disk
 from dsmgateway.store.naming import MEDIA, SPOOL
 
 #: What a state means for the operator.
@@ -39,8 +42,25 @@ MEANINGS: dict[State, str] = {
 }
 
 
+#: Units of what is shown to people, largest first.
+_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
 #: Longer than any path in a data folder.
 _PIPE_WIDTH = 1000
+
+
+@dataclass(slots=True)
+class Total:
+    """What all rows come to."""
+
+    states: Counter[State] = field(default_factory=Counter)
+    unfinished: int = 0
+    missing_bytes: int = 0
+
+    def count(self, row: Checked) -> None:
+        """Add a row."""
+        self.states[row.state] += 1
+        self.unfinished += row.kind is Kind.PART
+        self.missing_bytes += row.missing_bytes
 
 
 class DataFolderError(click.ClickException):
@@ -57,31 +77,51 @@ def check(data: Path, show_all: bool, as_json: bool) -> None:
     """Compare every file in the data folder DATA with what is recorded of it.
 
     Finished files are read and compared with their sidecars (size, SHA-256), unfinished ones with their journals.
+    Also says how much room there is, what the unfinished files still need of it, and whether a gateway is running.
     Exits with 1 when something is wrong. Changes nothing and may run beside the gateway.
     """
     if not any((data / name).is_dir() for name in (MEDIA, SPOOL)):
         raise DataFolderError(f"{one_line(str(data))}: no data folder, it has neither {MEDIA}/ nor {SPOOL}/")
-    counts: Counter[State] = Counter()
+    total = Total()
     try:
         if as_json:
-            _print_json(_counted(checked_rows(data), counts))
+            _print_json(_counted(checked_rows(data), total))
         else:
-            _print_table(_counted(checked_rows(data), counts), show_all)
+            _print_table(_counted(checked_rows(data), total), show_all)
+        free_bytes = Disk().free_bytes(data)
     except StoreError as error:
         raise DataFolderError(one_line(str(error))) from None
-    good = all(state.is_good for state in counts)
+    good, running = all(state.is_good for state in total.states), _is_in_use(data)
     if as_json:
-        found = {state.value: count for state, count in counts.items()}
-        click.echo(json.dumps({"files": counts.total(), "states": found, "good": good}))
+        found: dict[str, object] = {
+            "files": total.states.total(),
+            "states": {state.value: count for state, count in total.states.items()},
+            "good": good,
+            "unfinished": total.unfinished,
+            "missing": total.missing_bytes,
+            "free": free_bytes,
+            "running": running,
+        }
+        click.echo(json.dumps(found))
     else:
-        click.echo(_summary(counts))
+        click.echo(_room(total, free_bytes, running))
+        click.echo(_summary(total.states))
     if not good:
         sys.exit(1)
 
 
-def _counted(rows: Iterator[Checked], counts: Counter[State]) -> Iterator[Checked]:
+def _is_in_use(data: Path) -> bool:
+    """Try the lock, for no longer than that takes: a gateway that starts at this very moment could not have it."""
+    try:
+        check_unlocked(data)
+    except StoreError:
+        return True
+    return False
+
+
+def _counted(rows: Iterator[Checked], total: Total) -> Iterator[Checked]:
     for row in rows:
-        counts[row.state] += 1
+        total.count(row)
         yield row
 
 
@@ -96,6 +136,8 @@ def _print_json(rows: Iterator[Checked]) -> None:
         }
         if row.state is State.RESUMABLE:
             fields["offset"] = row.offset_bytes
+        if row.kind is Kind.PART:
+            fields["missing"] = row.missing_bytes
         click.echo(json.dumps(fields))
 
 
@@ -142,6 +184,16 @@ def _cells(row: Checked) -> tuple[Text, ...]:
     state = f"{row.state.value} at {row.offset_bytes}" if row.state is State.RESUMABLE else row.state.value
     style = "" if row.state.is_good else "bold red"
     return Text(state, style), Text(str(row.size_bytes)), Text(one_line(row.path))
+
+
+def _room(total: Total, free_bytes: int, running: bool) -> str:
+    still = f", of which unfinished files still need {_size(total.missing_bytes)}" if total.unfinished else ""
+    return f"{_size(free_bytes)} free{still}; {'a gateway is' if running else 'no gateway is'} running here"
+
+
+def _size(size_bytes: int) -> str:
+    unit = next((name for name, unit_bytes in _UNITS.items() if size_bytes >= unit_bytes), "")
+    return f"{size_bytes / _UNITS[unit]:.1f} {unit}" if unit else f"{size_bytes} bytes"
 
 
 def _summary(counts: Counter[State]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from running import DSMGATEWAY, environment
 
 from dsmgateway.check_command import MEANINGS
 from dsmgateway.cli import main
+from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore, Offered
 from dsmgateway.store.check import State
 
@@ -50,7 +52,45 @@ def media(data: Path, stem: str, ending: str = ".jpg") -> Path:
 
 def test_a_good_folder_is_told_in_one_line(data: Path) -> None:
     result = run(str(data))
-    assert (result.exit_code, result.stdout) == (0, "3 files: 2 ok, 1 resumable; all is well\n")
+    room, summary = result.stdout.splitlines()
+    assert (result.exit_code, summary) == (0, "3 files: 2 ok, 1 resumable; all is well")
+    words = r"[0-9.]+ GiB free, of which unfinished files still need 5.9 KiB; no gateway is running here"
+    assert re.fullmatch(words, room)
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "shown"), [(999, "999 bytes"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"), (12_300 << 20, "12.0 GiB")]
+)
+def test_room_is_told_in_a_unit_that_can_be_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, shown: str
+) -> None:
+    monkeypatch.setattr("dsmgateway.store.files.Disk.free_bytes", lambda disk, path: free_bytes)
+    assert run(str(data)).stdout.startswith(f"{shown} free, of which")
+
+
+def test_a_gateway_that_runs_is_told(data: Path) -> None:
+    store = FileStore(data)
+    store.start(86400.0)
+    assert "; a gateway is running here\n" in run(str(data)).stdout
+    assert json.loads(run(str(data), "--json").stdout.splitlines()[-1])["running"] is True
+    store.stop()
+
+
+def test_what_a_damaged_part_needs_is_not_known(data: Path) -> None:
+    (journal,) = (data / "spool").glob("*.journal")
+    journal.write_text("damaged")
+    assert "still need 0 bytes;" in run(str(data)).stdout
+
+
+def test_free_space_that_cannot_be_asked_for_is_one_line_and_exit_code_2(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(disk: object, path: Path) -> int:
+        raise StoreError(f"ask for free space of {path}: Input/output error")
+
+    monkeypatch.setattr("dsmgateway.store.files.Disk.free_bytes", fail)
+    result = run(str(data))
+    assert (result.exit_code, result.stderr) == (2, f"Error: ask for free space of {data}: Input/output error\n")
 
 
 def test_all_rows_can_be_shown(data: Path) -> None:
@@ -91,10 +131,19 @@ def test_json_is_a_row_a_line_and_the_counts(data: Path) -> None:
     result = run(str(data), "--json")
     *rows, counts = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 1
-    assert counts == {"files": 3, "states": {"ok": 1, "missing sidecar": 1, "resumable": 1}, "good": False}
+    free_bytes = counts.pop("free")
+    assert counts == {
+        "files": 3,
+        "states": {"ok": 1, "missing sidecar": 1, "resumable": 1},
+        "good": False,
+        "unfinished": 1,
+        "missing": 6000,
+        "running": False,
+    }
+    assert free_bytes > 1 << 20
     assert {row["state"]: row["good"] for row in rows} == {"ok": True, "missing sidecar": False, "resumable": True}
     (part,) = (row for row in rows if row["kind"] == "part")
-    assert (part["offset"], part["size"]) == (2048, 3000)
+    assert (part["offset"], part["size"], part["missing"]) == (2048, 3000, 6000)
 
 
 def test_names_that_others_put_there_cannot_play_with_the_terminal(data: Path) -> None:
@@ -113,7 +162,7 @@ def test_an_empty_data_folder_is_right(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.start(86400.0)
     store.stop()
-    assert run(str(tmp_path)).stdout == "no files\n"
+    assert re.fullmatch(r"[0-9.]+ GiB free; no gateway is running here\nno files\n", run(str(tmp_path)).stdout)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -152,6 +201,6 @@ def test_progress_is_shown_on_a_terminal_only(data: Path) -> None:
     os.close(theirs)
     assert b"3 files" in os.read(ours, 65536)
     os.close(ours)
-    assert done.stdout == b"3 files: 2 ok, 1 resumable; all is well\n"
+    assert done.stdout.endswith(b"\n3 files: 2 ok, 1 resumable; all is well\n")
     quiet = subprocess.run([*DSMGATEWAY, "check", str(data)], capture_output=True, env=environment(), check=False)
     assert quiet.stderr == b""

@@ -56,13 +56,17 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One file of the data folder; ``path`` is relative to it, ``offset_bytes`` that of a resumable part."""
+    """One file of the data folder; ``path`` is relative to it.
+
+    ``offset_bytes`` is where a resumable part goes on, ``missing_bytes`` what a part still needs, where that is known.
+    """
 
     path: str
     kind: Kind
     state: State
     size_bytes: int
     offset_bytes: int = 0
+    missing_bytes: int = 0
 
 
 def check(folder: Path, disk: Disk | None = None) -> Iterator[Checked]:
@@ -125,9 +129,9 @@ def _part(folder: Path, path: str, disk: Disk) -> Checked | None:
     size_bytes = disk.size(part)
     if size_bytes is None:
         return None
-    offset_bytes = _offset(part, disk)
+    offset_bytes, whole_bytes = _standing(part, disk)
     state = State.RESUMABLE if offset_bytes else State.FROM_START
-    return Checked(path, Kind.PART, state, size_bytes, offset_bytes)
+    return Checked(path, Kind.PART, state, size_bytes, offset_bytes, max(whole_bytes - size_bytes, 0))
 
 
 def _aside(folder: Path, path: str, disk: Disk) -> Checked | None:
@@ -135,15 +139,16 @@ def _aside(folder: Path, path: str, disk: Disk) -> Checked | None:
     return None if size_bytes is None else Checked(path, Kind.ASIDE, State.SET_ASIDE, size_bytes)
 
 
-def _offset(part: Path, disk: Disk) -> int:
-    """Return where the device would go on: the same reckoning as when the part is taken up."""
+def _standing(part: Path, disk: Disk) -> tuple[int, int]:
+    """Return where the device would go on, by the same reckoning as when the part is taken up, and the whole size."""
     path = part.with_suffix(".journal")
     length_bytes = disk.size(path)
     journal = None if length_bytes is None else read_journal(_whole(path, disk))
     if journal is None:
-        return 0
+        return 0, 0
     proven = proven_checkpoint(_whole(part, disk), journal.checkpoints)
-    return 0 if proven is None else resume_offset(journal.offered, proven)
+    whole_bytes = journal.offered.size_bytes
+    return (0 if proven is None else resume_offset(journal.offered, proven)), whole_bytes
 
 
 def _whole(path: Path, disk: Disk) -> Iterator[bytes]:
