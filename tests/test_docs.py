@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 from conftest import IDLE, IMEI, METADATA, PATH, init, load_vectors
-from running import environment, free_port
+from running import environment, eventually, free_port
 from twisted.internet.task import Clock
 from videos import as_delivered, clip, ffmpeg
 
@@ -361,6 +361,12 @@ def say_init(port: int) -> None:
         assert connection.recv(100) == b""
 
 
+def wait_for_ends(place: Path, connections: int) -> None:
+    """Wait until the log says of so many connections that they ended; the traces of those are whole, too."""
+    log = place / "gateway.out"
+    eventually("connections end", lambda: log.read_text().count("device.disconnected") == connections)
+
+
 def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
     """A gateway is started as the page says; then every other command of the page is given beside it, in order."""
     (start,) = (command for command in COMMANDS if command.startswith("twistd "))
@@ -371,6 +377,7 @@ def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
     try:
         wait_for_port(port, gateway)
         say_init(port)
+        wait_for_ends(place, 2)
         for command in COMMANDS:
             if command is start:
                 continue
@@ -382,6 +389,8 @@ def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
             )
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             assert done.stdout or ">" in command, command
+            if "simulate" in command:
+                wait_for_ends(place, 3)
             if "printf" in command:
                 assert done.stdout.startswith("trace/")
             if "export" in command:
