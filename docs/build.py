@@ -94,7 +94,8 @@ The limits are settings of the same name. They are checked once a second.
 {_table(("state", "cause", "leads to"), _driven())}
 
 In every state the session also ends when the connection is lost, when a newer connection of the same device takes over,
-and when the gateway stops. A file that is not whole is parked then; it goes on from there when it is offered again.
+and when the gateway stops. A file that is not whole is parked then; it goes on from about there when it is
+offered again.
 """
 
 
