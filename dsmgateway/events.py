@@ -121,8 +121,8 @@ class Event(enum.Enum):
     FILE_PARKED = (
         "file.parked",
         "info",
-        "An unfinished file is kept; it goes on at about here when offered again: one that is asked for by identifier a "
-        "packet earlier, which is compared.",
+        "An unfinished file is kept; it goes on at about here when offered again: one that is asked for by identifier "
+        "a packet earlier, which is compared.",
         (*OF_CONNECTION, "device_path", "held"),
     )
     COMPARISON_FAILED = (
