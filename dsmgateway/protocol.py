@@ -41,8 +41,9 @@ from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.families import Family
 from dsmgateway.framing import DeviceDecoder
+from dsmgateway.reception import SessionOptions
 from dsmgateway.registry import Registry
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload

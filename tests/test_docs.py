@@ -38,7 +38,8 @@ from dsmgateway.frames import DataRun
 from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import PARTS, Layout
 from dsmgateway.protocol import LINGER_S, CameraFactory
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.reception import SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import LEGAL, State
 
 ROOT = Path(__file__).parent.parent

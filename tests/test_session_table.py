@@ -10,7 +10,8 @@ from dsmgateway import effects as fx
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.frames import DataRun
 from dsmgateway.framing import Damaged, DeviceEvent, StepFound
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.reception import SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import EXPECTED, LEGAL, State, spelt
 
 S = State
