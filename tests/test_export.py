@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -409,6 +409,14 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP ends a process, also where whoever runs the tests has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 #: Steps of a run on which a signal can come, and what carries them out.
 STEPS = {
     "the start of ffmpeg": (subprocess, "Popen"),
@@ -417,6 +425,7 @@ STEPS = {
 }
 
 
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_signal_on_any_step_leaves_nothing_behind(
