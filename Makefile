@@ -41,7 +41,7 @@ coverage: $(READY) ## run the tests and show which lines they miss
 
 # Everything up to the session: no clock, no socket, no disk, so every branch can be reached by hand.
 CORE := errors crc packets commands families metadata_layouts metadata_json metadata frames framing asked patience \
-	events states effects transfer session
+	events states effects transfer reception session
 CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families metadata metadata_json \
 	metadata_properties framing framing_properties patience events transfer session session_families session_table \
 	vectors_session))

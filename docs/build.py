@@ -6,28 +6,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import metadata_page
 import protocol_page
 import state_diagram
 from conversation import ABOUT, DRIVEN
-from metadata_words import CHOICE, DOUBTS, EXAMPLES, NAMES, OTHER_JSON, RECEIVED_S
 
 from dsmgateway.events import FIELDS, OF_CONNECTION, Event
-from dsmgateway.metadata_layouts import (
-    ADAS_TRIGGERS,
-    DUALCAM_FILE_TYPES,
-    DUALCAM_TRIGGERS,
-    EVENT_BITS,
-    FILE_TYPES,
-    PARTS,
-    TRIGGERS,
-    FileType,
-    Layout,
-)
 from dsmgateway.states import LEGAL, State, spelt
 
 FOLDER = Path(__file__).resolve().parent
@@ -106,7 +94,8 @@ The limits are settings of the same name. They are checked once a second.
 {_table(("state", "cause", "leads to"), _driven())}
 
 In every state the session also ends when the connection is lost, when a newer connection of the same device takes over,
-and when the gateway stops. A file that is not whole is parked then; it goes on from there when it is offered again.
+and when the gateway stops. A file that is not whole is parked then; it goes on from about there when it is
+offered again.
 """
 
 
@@ -130,126 +119,10 @@ def _driven() -> list[tuple[str, ...]]:
     return [(f"`{one.start.value}`", f"{causes[one.cause.value]}: {one.words}", f"`{one.end.value}`") for one in DRIVEN]
 
 
-def metadata_page() -> str:
-    """Return the page of what cameras say about their files."""
-    shown = {layout: example.read().to_json(RECEIVED_S) for layout, example in EXAMPLES.items()}
-    binary = [layout for layout in Layout if layout in PARTS]
-    return f"""# Metadata
-
-{MADE}
-
-What a camera says about a file (METADATA) is in the file's sidecar, under `metadata`. It has the same names for every
-family; a name is missing where the layout does not have it or the camera did not say anything that can be true.
-Metadata is never a reason not to take a file. How it is asked for is on the page on
-[the protocol](protocol.md#metadata_request).
-
-Layout `json` is that of every family from protocol 6 on; up to protocol 5 the DSM and ADAS cameras have layouts of
-these names, and `dualcam` is that of DualCam.
-
-{_table(("name", "unit", "meaning", "layouts"), [_name(name, shown) for name in NAMES])}
-
-## Which layout a body has
-
-The first that fits counts:
-
-{_table(("when", "layout"), CHOICE)}
-
-Binary layouts are big-endian. A body can end early, DSM's and ADAS's from 14 bytes on, DualCam's anywhere (before
-version 4 it has 32 bytes or fewer); a field that is not there whole is missing.
-
-{"".join(_layout(layout) for layout in binary)}### `json`
-
-UTF-8, from protocol 6 on. `version`, `driver_name`, and in objects: `file` with `file_type`, `file_timestamp`,
-`duration` (`duration_s`) and `framerate` (`frame_rate`); `location` with `latitude` and `longitude`; `fm_trigger`
-(`trigger`) and `cam_trigger`, each with `type`. A `file_timestamp` below 100000000000 is in seconds, from there on in
-milliseconds. Where a key comes twice, the last one counts. So that the sidecar is JSON for everybody, `document` has
-null for numbers that are not finite and for what is nested more than 12 deep, text for integers of more than 20
-characters, and U+FFFD for bytes that are no UTF-8.
-
-## File types
-
-{_numbers({"DSM, ADAS": _named(FILE_TYPES), "DualCam": _named(DUALCAM_FILE_TYPES)})}
-
-## Triggers
-
-{_numbers({"DSM": TRIGGERS, "ADAS": ADAS_TRIGGERS, "DualCam": DUALCAM_TRIGGERS})}
-
-A path of DSM or ADAS tells whose table counts; without one the layout does. A number without a name is `unknown`.
-
-## Events
-
-A bit without a name is `bit_N`.
-
-{_table(("bit", "event"), [(str(bit), f"`{name}`") for bit, name in enumerate(EVENT_BITS)])}
-
-## How sure this is
-
-{_table(("family", "source"), DOUBTS)}
-
-## Examples
-
-All were received at {RECEIVED_S} (seconds since 1970).
-
-{"".join(_example(layout, known) for layout, known in shown.items()).rstrip()}
-"""
-
-
-def _name(name: str, shown: Mapping[Layout, Mapping[str, object]]) -> tuple[str, ...]:
-    other = OTHER_JSON.read().to_json()
-    having = [
-        f"`{layout.value}`"
-        for layout, known in shown.items()
-        if name in known or (layout is Layout.JSON and name in other)
-    ]
-    return f"`{name}`", *NAMES[name], "all" if len(having) == len(shown) else ", ".join(having)
-
-
-def _layout(layout: Layout) -> str:
-    rows, offset = [], 0
-    for part in PARTS[layout]:
-        rows.append((str(offset), str(part.size_bytes), _TYPES[part.form], f"`{part.name}`", part.says))
-        offset += part.size_bytes
-    return f"""### `{layout.value}`, {offset} bytes
-
-{_table(("at", "bytes", "type", "field", "says"), rows)}
-
-"""
-
-
-#: How the format characters of `struct` are called.
-_TYPES = {"B": "u8", "H": "u16", "h": "i16", "I": "u32", "i": "i32", "Q": "u64", "d": "f64", "10s": "ASCII"}
-
-
-def _named(types: Mapping[int, FileType]) -> dict[int, str]:
-    return {number: known.name for number, known in types.items()}
-
-
-def _numbers(tables: Mapping[str, Mapping[int, str]]) -> str:
-    numbers = sorted({number for table in tables.values() for number in table})
-    rows = [
-        (str(number), *(f"`{table[number]}`" if number in table else "" for table in tables.values()))
-        for number in numbers
-    ]
-    return _table(("number", *tables), rows)
-
-
-def _example(layout: Layout, known: Mapping[str, object]) -> str:
-    example = EXAMPLES[layout]
-    return f"""### `{layout.value}`
-
-`{example.device_path.decode()}`, protocol {example.protocol_id}:
-
-```json
-{json.dumps(known, indent=2)}
-```
-
-"""
-
-
 #: Every file that is made, and what makes it.
 PAGES: dict[str, Callable[[], str]] = {
     "logs.md": logs_page,
-    "metadata.md": metadata_page,
+    "metadata.md": lambda: metadata_page.page(MADE),
     "protocol.md": lambda: protocol_page.page(MADE),
     "states.md": states_page,
     "states.svg": state_diagram.svg,

@@ -75,7 +75,40 @@ CHOICE: tuple[tuple[str, str], ...] = (
     ("all others", "`dsm`"),
 )
 
-#: Unit and meaning of each JSON name.
+#: Unit and meaning of each name in a sidecar.
+SIDECAR: dict[str, tuple[str, str]] = {
+    "imei": ("15 digits", "the device"),
+    "device_path": (
+        "text",
+        "the file's path on the device, or the identifier by which it was asked for; bytes that are no UTF-8 are "
+        "written `\\xff`",
+    ),
+    "device_path_hex": ("hex", "the same, exactly"),
+    "qualifier": (
+        "milliseconds since 1970, hyphen, number",
+        "capture time and file type by the camera's metadata, which tell a file from others of the same identifier; "
+        "missing for a file with a path, empty where the metadata does not tell",
+    ),
+    "family": ("`dsm`, `adas`, `dualcam`, `dashcam`, `unknown`", "by the path or identifier"),
+    "camera": ("`dsm`, `adas`, `front`, `rear`", "by the path or identifier; missing where that does not tell"),
+    "kind": ("`photo`, `video`", "by the path or identifier; missing where that does not tell"),
+    "media_type": ("such as `image/jpeg`", "by the path or identifier; missing where that does not tell"),
+    "path": ("text", "where the file was stored, relative to the data folder"),
+    "size": ("bytes", "of the stored file"),
+    "sha256": ("hex", "of the stored file"),
+    "crc16": ("number", "of the stored file, by the protocol's polynomial, with a start value of 0"),
+    "start_crc": ("number", "the CRC that START told; 0: none, as with all real cameras so far"),
+    "start_crc_matched": ("true, false; or null", "whether that is `crc16`; null where START told none"),
+    "first_seen": ("ISO 8601, UTC", "when the first connection began to deliver the file, by the gateway's clock"),
+    "received": ("ISO 8601, UTC", "when the file was whole, by the gateway's clock; the file's name begins with it"),
+    "connections": ("number", "connections that it took"),
+    "bytes_received_twice": ("bytes", "what came of the file more than once, over all these connections"),
+    "peer": ("address and port", "where the last of these connections came from"),
+    "protocol_id": ("number", "the protocol version in INIT"),
+    "metadata": ("object; or null", "what the camera said, see below; null where it said nothing"),
+}
+
+#: Unit and meaning of each name in a sidecar's ``metadata``.
 NAMES: dict[str, tuple[str, str]] = {
     "layout": ("text", "which of the layouts below the body has; missing: none, and only `raw` counts"),
     "version": ("number; in JSON also text", "version of the layout"),
@@ -98,8 +131,8 @@ NAMES: dict[str, tuple[str, str]] = {
     "cam_trigger": ("number or text", "the camera's own trigger"),
     "latitude": ("degrees", "north is positive; missing when beyond 90"),
     "longitude": ("degrees", "east is positive; missing when beyond 180"),
-    "duration_s": ("seconds", "length of the video"),
-    "frame_rate": ("frames per second", "of the video"),
+    "duration_s": ("seconds", "length of the video; missing when a photo has 0"),
+    "frame_rate": ("frames per second", "of the video; missing when it is 0"),
     "time_zone_min": ("minutes", "the device's time zone, east of UTC is positive"),
     "events": ("list of texts", "what the DSM camera saw, see events"),
     "driver": ("text", "name of the driver that was recognised; missing when it is filler"),

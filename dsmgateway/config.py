@@ -190,11 +190,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
 
 
 def _toml_texts(option: Option, value: object, source: str) -> list[str]:
-    values = value if option.repeatable and isinstance(value, list) and value else [value]
+    may_be_list = option.kind.toml_list or (option.repeatable and value)
+    values = value if may_be_list and isinstance(value, list) else [value]
     for one in values:
         if type(one) not in option.kind.toml_types:
             raise ConfigError(f"{source}: {one!r} is not {option.kind.expects}")
-    return [FLAG.show(one) if isinstance(one, bool) else str(one) for one in values]
+    texts = [FLAG.show(one) if isinstance(one, bool) else str(one) for one in values]
+    return [",".join(texts)] if option.kind.toml_list else texts
 
 
 def _from_file(path: Path) -> dict[str, _Given]:
@@ -268,9 +270,11 @@ _EXAMPLE_HEAD = """\
 
 
 def _example_value(option: Option) -> str:
-    shown = [option.kind.show(value) for value in (option.default if option.repeatable else (option.default,))]
+    is_list = option.repeatable or option.kind.toml_list
+    show = str if option.kind.toml_list else option.kind.show
+    shown = [show(value) for value in (option.default if is_list else (option.default,))]
     quoted = [f'"{text}"' if option.kind.toml_quoted and not text.isdecimal() else text for text in shown]
-    return f"[{', '.join(quoted)}]" if option.repeatable else quoted[0]
+    return f"[{', '.join(quoted)}]" if is_list else quoted[0]
 
 
 def example() -> str:

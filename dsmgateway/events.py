@@ -121,7 +121,8 @@ class Event(enum.Enum):
     FILE_PARKED = (
         "file.parked",
         "info",
-        "An unfinished file is kept; it goes on at this offset when offered again.",
+        "An unfinished file is kept; it goes on at about here when offered again: one that is asked for by identifier "
+        "a packet earlier, which is compared.",
         (*OF_CONNECTION, "device_path", "held"),
     )
     COMPARISON_FAILED = (
@@ -133,7 +134,7 @@ class Event(enum.Enum):
     ANOTHER_FILE = (
         "file.another",
         "info",
-        "What is held is of another file than the device sends under the same name; taken from the start.",
+        "What was held is of another file than the device sends under the same name: dropped, this one is taken whole.",
         (*OF_CONNECTION, "device_path", "qualifier"),
     )
     IN_PACKETS = (

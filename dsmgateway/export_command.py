@@ -80,12 +80,12 @@ def export(
         raise click.UsageError("Say what to make: --mp4 is what export can do.")
     target = output or Path(f"{file.stem}.mp4")
     try:
-        with file.open("rb") as stream, _progress(stream) as blocks:
+        with _ended_by_signals(), file.open("rb") as stream, _progress(stream) as blocks:
             video = annex_b(blocks)
             found = ffmpeg.find(program)
             _refuse_target(target, file, force)
             rate = frame_rate or _recorded_or_default_rate(file)
-            with _ended_by_signals(), _written_at_once(target) as partial:
+            with _written_at_once(target) as partial:
                 complaints = ffmpeg.run(found, ffmpeg.arguments(partial, rate, h264), video)
     except (VideoError, ffmpeg.FfmpegError) as error:
         raise NoVideoError(f"{one_line(str(file))}: {error}") from None
@@ -155,7 +155,9 @@ def _is_rate(value: object) -> bool:
 
 def _refuse_target(target: Path, file: Path, force: bool) -> None:
     shown = one_line(str(target))
-    folder = target.parent.resolve()
+    if str(target) == "-":
+        raise ExportError(f"{shown}: an MP4 goes to a file only, say another --output")
+    folder = _real_folder(target)
     for data in (folder, *folder.parents):
         if os.path.isfile(data / INDEX):
             raise ExportError(f"{shown}: in the gateway's data folder {one_line(str(data))}, say another --output")
@@ -172,34 +174,48 @@ def _refuse_target(target: Path, file: Path, force: bool) -> None:
 @contextmanager
 def _written_at_once(target: Path) -> Iterator[Path]:
     """Give a file to write that has the name of the target afterwards, or is gone if that came to nothing."""
-    partial = target.parent.resolve() / f".export-{secrets.token_hex(8)}.mp4"
+    partial = _real_folder(target) / f".export-{secrets.token_hex(8)}.mp4"
     try:
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    except OSError as error:
-        raise ExportError(f"{one_line(str(target))}: {error.strerror}") from None
-    try:
+        with _told_of(target):
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield partial
-        try:
+        with _told_of(target):
             partial.replace(target)
-        except OSError as error:
-            raise ExportError(f"{one_line(str(target))}: {error.strerror}") from None
     finally:
-        with suppress(FileNotFoundError):
+        # Not there any more, or the folder never let it be.
+        with suppress(OSError):
             partial.unlink()
 
 
 @contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(f"{one_line(str(target))}: {error.strerror}") from None
+
+
+def _real_folder(target: Path) -> Path:
+    """Return the folder without symbolic links; unlike `Path.resolve` it takes a loop of them as it is."""
+    return Path(os.path.realpath(target.parent))
+
+
+@contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Have what else ends a program do so the way Ctrl-C does, so that nothing is left behind."""
+    """Have what ends a program do so by an exception, so that nothing is left behind; what is ignored stays so."""
+    came: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
+        # Another one must not break off what the first one has to be tidied up for.
+        if not came:
+            came.append(number)
+            sys.exit(128 + number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, end)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, end)
         yield
     finally:
         for number, handler in before.items():

@@ -6,13 +6,15 @@ nothing of cameras and containers.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +23,10 @@ from dsmgateway.escape import one_line, one_line_of
 
 #: Last complaints that are kept; the one before the last often has the cause.
 _COMPLAINTS = 2
+#: What ends a program.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: For reading what it said before it was ended: somebody who left its process group may keep the pipe open for ever.
+_LAST_WORDS_S = 5.0
 _LONGEST_LINE_BYTES = 4096
 #: ``[hevc @ 0x55d71b339440] [error] Invalid NAL``: who says it, where in memory, how bad it is, and what.
 _LINE = re.compile(r"(?:\[(?P<who>[^\]@]*?)(?: @ [^\]]*)?\] )?\[(?P<level>[a-z]+)\] (?P<what>.*)")
@@ -62,9 +68,53 @@ def run(program: str, options: list[str], blocks: Iterable[bytes]) -> list[str]:
 
     Raises `FfmpegError`, or `FfmpegMissing` if it cannot be started. Whatever else ends this, ffmpeg is ended with it.
     """
+    heard = _Heard()
+    with _held_back() as let_through:
+        process = _started(program, options)
+        listener = threading.Thread(target=heard.listen, args=(process.stderr,), daemon=True)
+        try:
+            listener.start()
+            let_through()
+            took_all = _feed(process, blocks)
+            _await_end(process)
+        finally:
+            _end(process, listener)
+    status = process.returncode
+    if status or not took_all:
+        raise FfmpegError(f"ffmpeg failed: {heard.words or f'exit code {status}'}")
+    if heard.out_of_order:
+        raise FfmpegError("its pictures are not stored in the order they are shown in, use --h264")
+    return list(heard.complaints)
+
+
+@contextmanager
+def _held_back() -> Iterator[Callable[[], None]]:
+    """Hold back what ends a program until the yielded function is called.
+
+    Handlers raise wherever the program is, and in the middle of starting ffmpeg there is nothing yet to end it by. They
+    are held back in Python alone: ffmpeg would inherit a mask of signals.
+    """
+    came: list[int] = []
+    handlers = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
+
+    def let_through() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        while came:
+            signal.raise_signal(came.pop(0))
+
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, _frame: came.append(number))
+        yield let_through
+    finally:
+        let_through()
+
+
+def _started(program: str, options: list[str]) -> subprocess.Popen[bytes]:
     try:
         # In a session of its own it does not hear the terminal's Ctrl-C, on which it would finish half a file.
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [program, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -73,22 +123,6 @@ def run(program: str, options: list[str], blocks: Iterable[bytes]) -> list[str]:
         )
     except OSError as error:
         raise FfmpegMissing(f"{one_line(program)}: {error.strerror}") from None
-    assert process.stdin is not None and process.stderr is not None
-    heard = _Heard()
-    with process.stderr:
-        listener = threading.Thread(target=heard.listen, args=(process.stderr,), daemon=True)
-        listener.start()
-        try:
-            took_all = _feed(process.stdin, blocks)
-            status = process.wait()
-        finally:
-            _end(process)
-            listener.join()
-    if status or not took_all:
-        raise FfmpegError(f"ffmpeg failed: {heard.words or f'exit code {status}'}")
-    if heard.out_of_order:
-        raise FfmpegError("its pictures are not stored in the order they are shown in, use --h264")
-    return list(heard.complaints)
 
 
 class _Heard:
@@ -119,22 +153,34 @@ class _Heard:
         return "; ".join(self.complaints) or self._last
 
 
-def _feed(stdin: IO[bytes], blocks: Iterable[bytes]) -> bool:
+def _feed(process: subprocess.Popen[bytes], blocks: Iterable[bytes]) -> bool:
     """Write all blocks; return False if ffmpeg wanted no more of them."""
+    assert process.stdin is not None
     try:
         for block in blocks:
-            stdin.write(block)
-        stdin.close()
+            process.stdin.write(block)
+        process.stdin.close()
     except BrokenPipeError:
         return False
     return True
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it if it is still there; close what it is fed by."""
-    if process.poll() is None:
-        process.kill()
-    if process.stdin is not None:
-        with suppress(BrokenPipeError):
-            process.stdin.close()
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for its end; its number stays its own until `_end`."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def _end(process: subprocess.Popen[bytes], listener: threading.Thread) -> None:
+    """End what is still there of it, the children of a wrapper script too; close the pipes to it."""
+    assert process.stdin is not None and process.stderr is not None
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(BrokenPipeError):
+        process.stdin.close()
     process.wait()
+    if listener.is_alive():
+        listener.join(_LAST_WORDS_S)
+    # Closing waits for whoever reads.
+    if not listener.is_alive():
+        process.stderr.close()

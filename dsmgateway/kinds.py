@@ -41,6 +41,7 @@ class Kind(Generic[T]):
         check: Raises ValueError when a value is out of range.
         toml_types: The TOML types that may stand for it.
         toml_quoted: Whether the example file puts quotes around it.
+        toml_list: Whether the TOML file may list its words instead of writing them as one text.
     """
 
     unit: str
@@ -50,6 +51,7 @@ class Kind(Generic[T]):
     check: Callable[[T], None]
     toml_types: tuple[type, ...] = (str,)
     toml_quoted: bool = True
+    toml_list: bool = False
 
     def read(self, text: str) -> T:
         """Parse and check ``text``; a ValueError says in one line what is wrong with it."""
@@ -211,8 +213,13 @@ def several(*words: str) -> Kind[tuple[str, ...]]:
         return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
 
     def check(chosen: tuple[str, ...]) -> None:
+        if not isinstance(chosen, tuple):
+            raise ValueError(f"{chosen!r} is not a tuple of some of {listed}")
+        if not any(chosen):
+            raise ValueError(f"at least one of {listed}")
         for word in chosen:
             if word not in words:
                 raise ValueError(f"{word!r} is not one of {listed}")
 
-    return Kind("words with commas between them", f"some of {listed}, with commas between them", parse, ",".join, check)
+    expects = f"some of {listed}, with commas between them"
+    return Kind("words with commas between them", expects, parse, ",".join, check, toml_list=True)

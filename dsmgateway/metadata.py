@@ -46,7 +46,8 @@ class Metadata:
     ``time`` (the device's clock, which can be wrong) and ``trigger_time`` are seconds since 1970, ``latitude`` and
     ``longitude`` degrees, ``duration_s`` is the length of a video, ``frame_rate`` frames per second, ``time_zone_min``
     minutes east of UTC. ``file_type``, ``trigger`` and ``event_bits`` are the numbers on the wire; ``cam_trigger`` is
-    the camera's own trigger, as JSON has it. ``document`` is the whole JSON object.
+    the camera's own trigger, as JSON has it. ``document`` is the whole JSON object. A frame rate of 0 and a photo's
+    length of 0 say nothing.
     """
 
     raw: bytes = field(repr=False)
@@ -80,14 +81,7 @@ class Metadata:
         """
         row = row_of(device_path)
         base = cls(raw, kind=format_of(device_path).kind, camera=row.camera)
-        document = js.document_of(raw)
-        if document is not None:
-            return _of_json(base, document)
-        if protocol_id >= UNIFIED_PROTOCOL and js.begins_like_document(raw):
-            return base
-        if row.family is Family.DUALCAM and not _contradicts_dualcam(raw):
-            return _of_dualcam(base)
-        return _of_dsm(base, row.family)
+        return _without_fillers(_read(base, protocol_id, row.family))
 
     @property
     def events(self) -> list[str] | None:
@@ -147,6 +141,23 @@ class Metadata:
             "document": self.document,
         }
         return {name: value for name, value in known.items() if value is not None} | {"raw": self.raw.hex()}
+
+
+def _read(base: Metadata, protocol_id: int, family: Family) -> Metadata:
+    document = js.document_of(base.raw)
+    if document is not None:
+        return _of_json(base, document)
+    if protocol_id >= UNIFIED_PROTOCOL and js.begins_like_document(base.raw):
+        return base
+    if family is Family.DUALCAM and not _contradicts_dualcam(base.raw):
+        return _of_dualcam(base)
+    return _of_dsm(base, family)
+
+
+def _without_fillers(said: Metadata) -> Metadata:
+    """Drop the zeros that stand where there is no video: its length can be 0 by rounding, its frame rate cannot."""
+    length = said.duration_s or (None if said.kind is Kind.PHOTO else said.duration_s)
+    return replace(said, duration_s=length, frame_rate=said.frame_rate or None)
 
 
 def _contradicts_dualcam(raw: bytes) -> bool:

@@ -41,9 +41,10 @@ from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.families import Family
 from dsmgateway.framing import DeviceDecoder
+from dsmgateway.reception import SessionOptions
 from dsmgateway.registry import Registry
 from dsmgateway.seldom import Seldom
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, NoRoom, Offered, OtherFile, Stored, Upload, VolumeFailing

@@ -22,7 +22,8 @@ from dsmgateway.errors import PeerError
 from dsmgateway.families import family_of
 from dsmgateway.frames import DataRun
 from dsmgateway.framing import DeviceDecoder, DeviceEvent, GatewayDecoder
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.reception import Reception, SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import State
 from dsmgateway.transfer import Transfer
 
@@ -267,7 +268,7 @@ def session_in(
 
 def slots_of(session: Session) -> dict[str, object]:
     """Every slot of a session, and of its transfer, as they are now."""
-    kept: dict[str, object] = {name: getattr(session, name) for name in Session.__slots__}
+    kept: dict[str, object] = {name: getattr(session, name) for name in (*Reception.__slots__, *Session.__slots__)}
     transfer = session.transfer
     if transfer is not None:
         kept["transfer"] = {name: getattr(transfer, name) for name in Transfer.__slots__}

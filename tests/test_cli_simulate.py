@@ -56,6 +56,9 @@ def simulate_apart(folder: Path, port: int, *options: str) -> tuple[int, dict[st
         (["--to", "h:1", "--mix", "--family", "adas"], "a mixed fleet draws its trackers"),
         (["--to", "h:1", "--mix", "--count-packets"], "a mixed fleet draws its trackers"),
         (["--to", "h:1", "--mix", "--protocol", "6"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--protocol", "5"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--family", "dsm"], "a mixed fleet draws its trackers"),
+        (["--to", "h:1", "--mix", "--enhanced", "never"], "a mixed fleet draws its trackers"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options, complaint):
@@ -73,6 +76,22 @@ def test_pictures_that_cannot_be_used_are_told_in_one_line(tmp_path):
         result = simulate("--to", "h:1", "--picture", str(tmp_path / name))
         assert (result.exit_code, len(result.output.splitlines())) == (2, 1)
         assert complaint in result.output
+
+
+def test_pictures_that_no_camera_of_the_fleet_takes_are_told_in_one_line(tmp_path):
+    """A DSM camera takes no videos, and a DualCam's are no MP4."""
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    for family in ("dsm", "dualcam"):
+        result = simulate("--to", "h:1", "--family", family, "--picture", str(tmp_path / "clip.mp4"))
+        assert (result.exit_code, result.output) == (
+            2,
+            "Error: the picture clip.mp4: these cameras take no such files\n",
+        )
+
+
+def test_the_help_says_defaults_as_one_would_write_them():
+    """No default looks like a tuple of Python."""
+    assert "default: (" not in " ".join(simulate("--help").output.split())
 
 
 def test_result_that_cannot_be_written_is_told_before_the_run():

@@ -17,6 +17,7 @@ from dsmgateway.kinds import FLAG, PORT, SIZE, TIME, Kind, choice, count
 
 ROOT = Path(__file__).parent.parent
 HERE = Path("/srv/cameras")
+FAMILIES = "dsm, adas, dualcam, dashcam, unknown"
 
 
 def load(
@@ -95,7 +96,40 @@ def test_families_are_words_with_commas(toml: Path) -> None:
     ):
         load({"families": ["dsm,dms"]})
     with pytest.raises(ConfigError, match="option --families: '' is not one of"):
-        load({"families": [""]})
+        load({"families": ["dsm,"]})
+
+
+def test_families_are_a_list_in_a_file(toml: Path) -> None:
+    toml.write_text('families = ["dualcam", "dsm", "dualcam"]\n')
+    assert load(file=toml).settings.families == ("dualcam", "dsm")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("families = []", f"at least one of {FAMILIES}"),
+        ("families = ['']", f"at least one of {FAMILIES}"),
+        ("families = ''", f"at least one of {FAMILIES}"),
+        ("families = ['dsm', 'dms']", f"'dms' is not one of {FAMILIES}"),
+        ("families = ['dsm', 1]", f"1 is not some of {FAMILIES}, with commas between them"),
+        ("families = [['dsm']]", f"['dsm'] is not some of {FAMILIES}, with commas between them"),
+        ("families = true", f"True is not some of {FAMILIES}, with commas between them"),
+        ("data = ['here']", "['here'] is not a folder's path"),
+    ],
+)
+def test_a_wrong_list_in_a_file_is_refused(line: str, problem: str, toml: Path) -> None:
+    toml.write_text(line + "\n")
+    assert refusal(file=toml) == f"file {toml}, key {line.partition(' ')[0]}: {problem}"
+
+
+def test_no_families_are_refused_wherever_they_are_given() -> None:
+    problem = f"at least one of {FAMILIES}"
+    assert refusal(options={"families": [""]}) == f"option --families: {problem}"
+    assert refusal(environ={"DSMGATEWAY_FAMILIES": " , "}).endswith(f"_FAMILIES: {problem}")
+    for families, complaint in (((), problem), ("dsm", f"'dsm' is not a tuple of some of {FAMILIES}")):
+        with pytest.raises(ConfigError) as caught:
+            Settings(families=families)  # type: ignore[arg-type]
+        assert str(caught.value) == f"families: {complaint}"
 
 
 def test_a_file_may_list_ports_and_the_environment_separates_them_with_commas(toml: Path) -> None:

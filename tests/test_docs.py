@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 from conftest import IDLE, IMEI, METADATA, PATH, init, load_vectors
-from running import environment, free_port
+from running import environment, eventually, free_port, running_gateway, simulated
 from twisted.internet.task import Clock
 from videos import as_delivered, clip, ffmpeg
 
@@ -38,7 +38,8 @@ from dsmgateway.frames import DataRun
 from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import PARTS, Layout
 from dsmgateway.protocol import LINGER_S, CameraFactory
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.reception import SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import LEGAL, State
 
 ROOT = Path(__file__).parent.parent
@@ -94,33 +95,49 @@ def test_a_page_that_is_not_up_to_date_is_told_in_one_line_and_written_anew(tmp_
 # -- metadata
 
 
+def section(title: str) -> str:
+    """The text of a section of the page on metadata."""
+    return page("metadata.md").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_page_on_metadata_has_every_name_in_a_sidecar_and_no_other(tmp_path: Path) -> None:
+    """A file with an identifier has all of them."""
+    with running_gateway(tmp_path) as gateway:
+        simulated(gateway, "--family=dualcam", "--size=2k")
+        (sidecar,) = gateway.sidecars()
+    assert re.findall(r"^\| `(\w+)` \|", section("The sidecar"), re.MULTILINE) == list(sidecar)
+    assert sidecar["metadata"] and None not in [sidecar[name] for name in ("qualifier", "camera", "kind")]
+
+
 def test_the_page_on_metadata_has_every_name_and_no_other(docs: ModuleType) -> None:
-    shown = [example.read().to_json(docs.RECEIVED_S) for example in docs.EXAMPLES.values()]
-    assert set(docs.NAMES) == {name for known in shown for name in known}
+    shown = [example.read().to_json(docs.metadata_page.RECEIVED_S) for example in docs.metadata_page.EXAMPLES.values()]
+    assert set(docs.metadata_page.NAMES) == {name for known in shown for name in known}
     assert {known["layout"] for known in shown} == {layout.value for layout in Layout}
     values = {name: 0 for name in Metadata.__dataclass_fields__ if name not in ("raw", "layout", "kind", "camera")}
     whole = Metadata(b"", Layout.DSM, kind=Kind.PHOTO, camera=Camera.DSM, **values)  # type: ignore[arg-type]
-    assert set(whole.to_json(0)) == set(docs.NAMES)
+    assert set(whole.to_json(0)) == set(docs.metadata_page.NAMES)
 
 
 def test_the_examples_of_metadata_have_every_field_of_their_layout(docs: ModuleType) -> None:
-    for layout, example in docs.EXAMPLES.items():
+    for layout, example in docs.metadata_page.EXAMPLES.items():
         if layout in PARTS:
             assert len(example.body) == sum(part.size_bytes for part in PARTS[layout])
 
 
 def test_the_page_on_metadata_says_which_layouts_have_a_name(docs: ModuleType) -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page("metadata.md").split("##")[0], re.MULTILINE))
-    assert set(rows) == set(docs.NAMES)
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", section("What the camera said"), re.MULTILINE))
+    assert set(rows) == set(docs.metadata_page.NAMES)
     assert {name for name, layouts in rows.items() if layouts == "all"} >= {"raw", "time", "trigger", "camera"}
     assert (rows["events"], rows["driver"], rows["trigger_time"]) == ("`dsm`", "`dsm`, `json`", "`dualcam`")
 
 
 def test_the_examples_on_the_page_are_what_the_gateway_reads(docs: ModuleType) -> None:
     shown = [json.loads(text) for kind, text in _BLOCK.findall(page("metadata.md")) if kind == "json"]
-    read = [example.read().to_json(docs.RECEIVED_S) for example in docs.EXAMPLES.values()]
+    read = [example.read().to_json(docs.metadata_page.RECEIVED_S) for example in docs.metadata_page.EXAMPLES.values()]
     assert shown == read
-    assert [bytes.fromhex(known["raw"]) for known in shown] == [example.body for example in docs.EXAMPLES.values()]
+    assert [bytes.fromhex(known["raw"]) for known in shown] == [
+        example.body for example in docs.metadata_page.EXAMPLES.values()
+    ]
 
 
 # -- states
@@ -362,6 +379,12 @@ def say_init(port: int) -> None:
         assert connection.recv(100) == b""
 
 
+def wait_for_ends(place: Path, connections: int) -> None:
+    """Wait until the log says of so many connections that they ended; the traces of those are whole, too."""
+    log = place / "gateway.out"
+    eventually("connections end", lambda: log.read_text().count("device.disconnected") == connections)
+
+
 def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
     """A gateway is started as the page says; then every other command of the page is given beside it, in order."""
     (start,) = (command for command in COMMANDS if command.startswith("twistd "))
@@ -372,6 +395,7 @@ def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
     try:
         wait_for_port(port, gateway)
         say_init(port)
+        wait_for_ends(place, 2)
         for command in COMMANDS:
             if command is start:
                 continue
@@ -383,6 +407,8 @@ def test_every_command_that_the_operator_is_given_runs(place: Path) -> None:
             )
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             assert done.stdout or ">" in command, command
+            if "simulate" in command:
+                wait_for_ends(place, 3)
             if "printf" in command:
                 assert done.stdout.startswith("trace/")
             if "export" in command:

@@ -20,6 +20,7 @@ CORE = (
     {"asked", "patience", "transfer"},
     {"states", "events"},
     {"effects"},
+    {"reception"},
     {"session"},
 )
 #: Modules of ours that the store stands on.

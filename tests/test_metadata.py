@@ -79,7 +79,8 @@ def test_every_length_of_dsm_is_read_as_far_as_it_goes(length: int) -> None:
     assert metadata.raw == raw
     assert metadata.layout is (None if length < 14 else Layout.ADAS if length == 15 else Layout.DSM)
     assert (metadata.time is not None) == (length >= 14)
-    assert (metadata.duration_s is not None) == (length == 15)
+    video = Metadata.parse(raw[:4] + b"\0" + raw[5:])
+    assert (video.duration_s is not None) == (length == 15)
     assert (metadata.events is not None) == (length >= 16)
     assert metadata.driver == ("JONAS K" if length >= 26 else None)
     assert metadata.to_json()["raw"] == raw.hex()
@@ -197,6 +198,28 @@ def test_dualcam(path: bytes) -> None:
         frame_rate=25,
         time_zone_min=120,
     )
+
+
+ZEROS = DUALCAM[:11] + bytes(3) + DUALCAM[14:]
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "duration_s"),
+    [
+        (ZEROS[:1] + b"\x04" + ZEROS[2:], b"%photof", None),
+        (ZEROS, FRONT_VIDEO, 0),
+        (BASE[:4] + b"\1\0" + BASE[6:] + b"\0", ADAS_PATH, None),
+        (BASE[:4] + b"\0\0" + BASE[6:] + b"\0", ADAS_PATH, 0),
+        (b'{"file":{"duration":0.0,"framerate":0.0}}', b"dashcam/picture/251122/082640.jpg", None),
+        (b'{"file":{"duration":0,"framerate":0}}', b"dashcam/video/251122/082640.mp4", 0),
+        (b'{"file":{"duration":0,"framerate":0}}', b"", 0),
+    ],
+)
+def test_zeros_that_say_nothing_are_left_out(raw: bytes, path: bytes, duration_s: int | None) -> None:
+    """A photo has no length, and nothing has 0 frames per second; a video can be shorter than a second."""
+    metadata = Metadata.parse(raw, 5, path)
+    assert (metadata.duration_s, metadata.frame_rate) == (duration_s, None)
+    assert "frame_rate" not in metadata.to_json()
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

@@ -22,7 +22,8 @@ from dsmgateway.errors import FramingError
 from dsmgateway.explain import explain
 from dsmgateway.families import format_of, row_of, stem_of, unit_of
 from dsmgateway.framing import DeviceDecoder, GatewayDecoder
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.reception import SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import State
 
 DOCS = Path(__file__).parent.parent / "docs"

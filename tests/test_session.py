@@ -31,7 +31,8 @@ from dsmgateway.frames import DataRun
 from dsmgateway.framing import Damaged, DeviceEvent, StepFound
 from dsmgateway.metadata import Metadata
 from dsmgateway.patience import MOST_SYNCS_DUE
-from dsmgateway.session import MAX_FRUITLESS_INITS, MAX_OTHER_STARTS, Session, SessionOptions
+from dsmgateway.reception import MAX_OTHER_STARTS, SessionOptions
+from dsmgateway.session import MAX_FRUITLESS_INITS, Session
 from dsmgateway.states import State
 
 S = State

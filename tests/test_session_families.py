@@ -30,7 +30,8 @@ from dsmgateway.events import Event
 from dsmgateway.families import IDENTIFIERS, Family
 from dsmgateway.frames import DataRun
 from dsmgateway.metadata import Metadata
-from dsmgateway.session import MAX_OTHER_STARTS, Session, SessionOptions
+from dsmgateway.reception import MAX_OTHER_STARTS, SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import State
 
 S = State

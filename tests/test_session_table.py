@@ -11,7 +11,8 @@ from dsmgateway import effects as fx
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.frames import DataRun
 from dsmgateway.framing import Damaged, DeviceEvent, StepFound
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.reception import SessionOptions
+from dsmgateway.session import Session
 from dsmgateway.states import EXPECTED, LEGAL, State, spelt
 
 S = State
@@ -260,3 +261,12 @@ def test_turned_away_out_of_turn_is_a_bug(state: State) -> None:
     with pytest.raises(AssertionError, match=f"the store answered in state {state.value}, not opening"):
         session.turned_away("no room")
     assert slots_of(session) == before
+
+
+def test_close_is_not_said_for_want_of_a_path_once_a_resume_was() -> None:
+    """A device that begins again after RESUME may have sent all of its file already."""
+    session = session_in(S.AWAIT_SYNC)
+    session.receive(init())
+    effects = session.receive(c.Path(b"\0"))
+    assert [effect for effect in effects if isinstance(effect, fx.Send)] == []
+    assert session.state is S.ENDED

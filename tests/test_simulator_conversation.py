@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 from conversing import (
     CLOSE,
+    CONTENT,
     DONE,
+    IDLE,
     IMEI,
+    INIT_HEAD,
     METADATA_REQUEST,
+    NAME,
     PATH_REQUEST,
     REPEAT_INIT,
     Scripted,
+    begun,
+    file_request,
     frames,
     pulled,
     resume,
@@ -31,24 +37,14 @@ from dsmgateway.simulator.device import CameraFile, Coverage, Device
 from dsmgateway.simulator.faults import Fate, Faults, FaultSource
 
 VECTORS = Path(__file__).parent / "vectors"
-INIT_OFFERING = bytes.fromhex("00000005 0001449d36ffd20d 02000000")
-INIT_IDLE = bytes.fromhex("00000005 0001449d36ffd20d 40000400")
-NAME = b"dsm/picture/251102/081601.jpg"
-FILE_REQUEST = b"\x00\x08\x00\x1e" + NAME + b"\0"
-CONTENT = bytes(range(256)) * 9
+INIT_OFFERING = INIT_HEAD + bytes.fromhex("02000000")
+INIT_IDLE = INIT_HEAD + IDLE
+FILE_REQUEST = file_request(NAME + b"\0")
 FILE = CameraFile(NAME, BytesContent(CONTENT), b"m" * 26)
 
 
 def device_with(*files: CameraFile, faults: FaultSource | None = None) -> Device:
     return Device(IMEI, files, faults)
-
-
-def begun(device: Device) -> Conversation:
-    """A conversation up to and with START."""
-    conversation = Conversation(device)
-    said(conversation, PATH_REQUEST)
-    said(conversation, FILE_REQUEST)
-    return conversation
 
 
 def test_whole_conversation_byte_by_byte():

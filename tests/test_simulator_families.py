@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import pytest
 from conversing import (
+    BAD_ANSWER_TO_RESUME,
+    CANNOT_READ_FILE,
     CLOSE,
+    CONTENT,
     DONE,
+    IDLE,
     IMEI,
+    INIT_HEAD,
     METADATA_REQUEST,
     PATH_REQUEST,
     REPEAT_INIT,
     Scripted,
+    begun,
+    file_of,
+    file_request,
     frames,
+    metadata,
+    metadata_request,
     pulled,
     resume,
     said,
+    start,
     sync,
 )
 
@@ -28,38 +39,13 @@ from dsmgateway.simulator.device import CameraFile, Device
 from dsmgateway.simulator.faults import Fate, FaultSource
 from dsmgateway.simulator.frames import Enhanced, Frames
 
-CONTENT = bytes(range(256)) * 9
 OTHER = CONTENT[::-1] + b"the end"
-INIT_HEAD = bytes.fromhex("0000 0005 0001449d36ffd20d")
-IDLE = bytes.fromhex("40000400")
-CANNOT_READ_FILE = bytes.fromhex("0005000400000011")
-BAD_ANSWER_TO_RESUME = bytes.fromhex("0005000400000006")
 PATHS = {
     "dsm": b"dsm/picture/251102/081601.jpg",
     "adas": b"mdas9/video/251102/081601.mp4",
     "dashcam": b"dashcam/picture/251102/081601.jpg",
     "dualcam": b"dualcam_rear/video/251102/081601.h265",
 }
-
-
-def file_of(name: bytes, content: bytes = CONTENT) -> CameraFile:
-    return CameraFile(name, BytesContent(content), b"about " + name)
-
-
-def file_request(name: bytes) -> bytes:
-    return b"\x00\x08" + len(name).to_bytes(2, "big") + name
-
-
-def metadata_request(identifier: bytes) -> bytes:
-    return b"\x00\x0a\x00\x07" + identifier
-
-
-def metadata(body: bytes) -> bytes:
-    return b"\x00\x0b" + len(body).to_bytes(2, "big") + body
-
-
-def start(total: int) -> bytes:
-    return b"\x00\x01\x00\x06" + total.to_bytes(4, "big") + b"\0\0"
 
 
 def enhanced(data: bytes, position: int = 0) -> list[bytes]:
@@ -71,13 +57,6 @@ def enhanced(data: bytes, position: int = 0) -> list[bytes]:
         body = at.to_bytes(4, "big") + piece + crc.to_bytes(2, "big")
         made.append(b"\x00\x0e" + len(body).to_bytes(2, "big") + body)
     return made
-
-
-def begun(device: Device, name: bytes) -> Conversation:
-    """A conversation up to and with START."""
-    conversation = Conversation(device)
-    said(conversation, file_request(name))
-    return conversation
 
 
 @pytest.mark.parametrize("protocol_id", [5, 6, 7])

@@ -6,7 +6,7 @@ from dsmgateway.errors import ConfigError
 from dsmgateway.families import Family, Kind, family_of, format_of
 from dsmgateway.simulator.device import CameraFile, Device, Tally
 from dsmgateway.simulator.makes import Make
-from dsmgateway.simulator.plan import Plan, StartCrc
+from dsmgateway.simulator.plan import Picture, Plan, StartCrc
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,23 @@ def test_numbers_out_of_range_are_refused(wrong):
     """A plan that cannot be carried out is none."""
     with pytest.raises(ConfigError):
         Plan(**wrong)
+
+
+@pytest.mark.parametrize("protocol_id", [5, 6])
+def test_pictures_are_offered_as_what_they_are(protocol_id):
+    """Each file is a picture whose extension fits, in turn, or has random content where there is none."""
+    pictures = tuple(Picture(name, name.encode()) for name in ("a.JPG", "b.jpeg", "c.mp4"))
+    make = Make((Family.DASHCAM, Family.DUALCAM), protocol_id)
+    plan = Plan(cameras=4, files=10, pictures=pictures, make=make, sizes=(3000, 3000))
+    files = [delivery.file for device in plan.devices(Tally()) for delivery in device.deliveries]
+    used = {(format_of(file.path).extension, file.source or file.content.size) for file in files}
+    assert used == {("jpg", "a.JPG"), ("jpg", "b.jpeg"), ("mp4", "c.mp4"), ("h265", 3000)}
+
+
+def test_a_picture_whose_name_tells_nothing_is_any_file():
+    """What is not known to be something else is offered as everything."""
+    plan = Plan(cameras=4, files=5, pictures=(Picture("dump", b"x"),), make=Make((Family.DUALCAM,)))
+    assert {file.file.source for device in plan.devices(Tally()) for file in device.deliveries} == {"dump"}
 
 
 def crcs(choice: StartCrc) -> list[int]:

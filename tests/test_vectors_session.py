@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dsmgateway.session import SessionOptions
+from dsmgateway.reception import SessionOptions
 from dsmgateway.states import State
 
 VECTORS = load_vectors()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dsmgateway.commands import Offer
-from dsmgateway.families import H265, JPEG, MP4, ROWS, UNIFIED_PROTOCOL, Family, Kind, Row
+from dsmgateway.families import H265, JPEG, MP4, ROWS, UNIFIED_PROTOCOL, Family, Format, Kind, Row
 from dsmgateway.simulator.describe import Shot, adas, dsm, dualcam, unified
 
 _DRIVERS = ("JONAS K", "RASA P", "MINDAUGAS", "EGLE V", "TOMAS B")
@@ -46,15 +46,19 @@ class View:
         """Whether the files are asked for by identifier."""
         return self.row.offer is not Offer.FILE
 
+    @property
+    def form(self) -> Format:
+        """What the files are."""
+        if self.kind is Kind.PHOTO:
+            return JPEG
+        return H265 if self.row.family is Family.DUALCAM else MP4
+
     def path_at(self, when: datetime) -> bytes:
         """Return the path on the device, without NUL, of a file taken at ``when``, or the identifier of them all."""
         if self.is_identified:
             return self.row.name
-        if self.kind is Kind.PHOTO:
-            folder, form = b"picture", JPEG
-        else:
-            folder, form = b"video", H265 if self.row.family is Family.DUALCAM else MP4
-        return b"/".join((self.row.name, folder, when.strftime(f"%y%m%d/%H%M%S.{form.extension}").encode("ascii")))
+        folder = b"picture" if self.kind is Kind.PHOTO else b"video"
+        return b"/".join((self.row.name, folder, when.strftime(f"%y%m%d/%H%M%S.{self.form.extension}").encode("ascii")))
 
     @property
     def file_type(self) -> int:

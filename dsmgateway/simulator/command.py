@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from dsmgateway.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
@@ -21,7 +22,7 @@ from dsmgateway.families import Family
 from dsmgateway.simulator.faults import Faults
 from dsmgateway.simulator.frames import Enhanced
 from dsmgateway.simulator.makes import Make
-from dsmgateway.simulator.plan import Picture, Plan, StartCrc
+from dsmgateway.simulator.plan import MIX_IS_DRAWN, Picture, Plan, StartCrc
 from dsmgateway.simulator.report import FleetResult
 from dsmgateway.simulator.show import Screen, reasons_in_words, summary
 
@@ -65,8 +66,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     type=click.Choice([family.value for family in Family if family is not Family.UNKNOWN]),
     multiple=True,
     default=[Family.DSM.value],
-    show_default="dsm",
-    help="What the cameras are; given twice, each tracker carries both, which share its files.",
+    help="What the cameras are; given twice, each tracker carries both, which share its files. Default: dsm.",
 )
 @click.option("--protocol", type=int, default=5, show_default=True, help="Protocol id: JSON metadata from 6 on.")
 @click.option(
@@ -87,7 +87,8 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "pictures",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A real file to offer; can be given often, cameras use them in turn. Default: random content.",
+    help="A real file to offer as what its extension says; can be given often, cameras use them in turn. Files of "
+    "other kinds have random content, which is the default.",
 )
 @click.option(
     "--size",
@@ -115,7 +116,11 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--stall", type=click.FloatRange(0), default=0.0, help="Now and then say nothing for so many seconds.")
 @click.option("--rewind", type=_PROBABILITY, default=0.0, help="Probability that SYNC is lower than asked for.")
 @click.option(
-    "--swap", type=_PROBABILITY, default=0.0, help="Probability that an identifier means another file after a cut."
+    "--swap",
+    type=_PROBABILITY,
+    default=0.0,
+    help="Probability that an identifier means another file after a cut; needs DualCam up to protocol 5, and two files "
+    "of one kind.",
 )
 @click.option(
     "--start-crc",
@@ -151,6 +156,8 @@ def simulate(
     """
     faults = {name: options.pop(name) for name in ("corrupt", "truncate", "cut_every", "silent_cut", "rewind", "swap")}
     try:
+        if options["mix"] and any(map(_is_chosen, ("families", "protocol", "enhanced", "count_packets"))):
+            raise ConfigError(MIX_IS_DRAWN)
         plan = Plan(
             faults=Faults(stall_s=options.pop("stall"), **faults),
             make=Make(tuple(map(Family, families)), protocol, Enhanced(enhanced), count_packets),
@@ -171,6 +178,11 @@ def simulate(
         with json_file:
             json.dump(result.as_json(), json_file, indent=1)
     sys.exit(_tell(result, address, console))
+
+
+def _is_chosen(name: str) -> bool:
+    """Whether somebody gave this option, be it what it is anyway."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _read_picture(path: Path) -> Picture:

@@ -47,6 +47,11 @@ class Make:
             if self.counts_packets:
                 raise ConfigError("ENHANCED_DATA counts bytes: it does not go with counting packets")
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What its cameras take."""
+        return tuple(view for family in self.families for view in views_of(family, self.protocol_id))
+
     def view(self, index: int, chance: random.Random) -> View:
         """Draw what file ``index`` is; the cameras of one tracker take turns."""
         return chance.choice(views_of(self.families[index % len(self.families)], self.protocol_id))

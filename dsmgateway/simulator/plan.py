@@ -6,11 +6,12 @@ Everything is decided by the seed and the number of the camera, so that a run ca
 from __future__ import annotations
 
 import enum
+import os
 import random
 from dataclasses import dataclass, field
 
 from dsmgateway.errors import ConfigError
-from dsmgateway.families import Kind
+from dsmgateway.families import UNKNOWN_FORMAT, Kind, format_of
 from dsmgateway.simulator.cameras import View
 from dsmgateway.simulator.content import BytesContent, Content, RandomPool
 from dsmgateway.simulator.device import CameraFile, Device, Tally
@@ -18,6 +19,9 @@ from dsmgateway.simulator.faults import Faults, FaultSource
 from dsmgateway.simulator.frames import Frames
 from dsmgateway.simulator.identity import MAX_CAMERAS, imei_of, taken_at
 from dsmgateway.simulator.makes import Make, mixed_make
+
+#: Why a mixed fleet goes with no `Make` of one's own.
+MIX_IS_DRAWN = "a mixed fleet draws its trackers: nothing of family, protocol and frames can be chosen"
 
 
 class StartCrc(enum.Enum):
@@ -35,19 +39,23 @@ class Picture:
     name: str
     data: bytes = field(repr=False)
 
+    def fits(self, view: View) -> bool:
+        """Whether it can be a file of this view: by its name; one that tells nothing can be any."""
+        return format_of(os.fsencode(self.name)) in (view.form, UNKNOWN_FORMAT)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A fleet: ``cameras`` with ``files`` each, either ``pictures`` in turn or random bytes with ``sizes`` (from, to).
+    """A fleet: ``cameras`` with ``files`` each: of the ``pictures`` those that fit, in turn, or else random bytes.
 
-    ``make`` is what all of them are; in a ``mix`` each is drawn, and a tracker that carries two cameras counts as one.
-    ``video_sizes`` are those of videos, where they differ.
+    ``sizes`` (from, to) are those of random files, ``video_sizes`` of random videos, where they differ. ``make`` is
+    what all of them are; in a ``mix`` each is drawn, and a tracker that carries two cameras counts as one.
 
     ``rate_bytes_s`` is a camera's pace (0: as fast as TCP takes it); ``attempts`` how many connections in a row without
     any progress a camera tries before it gives up; ``timeout_s`` limits the whole run (0: no limit);
     ``reconnect_delay`` scales a real device's 0.3 to 4 s before it connects again; ``connects_per_s`` is the ramp at
     the beginning; after ``patience_s`` of silence a camera leaves the connection. ``first_camera`` is the number that
-    the first IMEI is made of. Raises `ConfigError` on a number out of range.
+    the first IMEI is made of. Raises `ConfigError` on a number out of range, and on a picture that no camera takes.
     """
 
     cameras: int = 1
@@ -76,7 +84,10 @@ class Plan:
             if not 1 <= lowest <= highest <= 0xFFFFFFFF:
                 raise ConfigError(f"sizes must go from 1 or more bytes upwards, not {lowest} to {highest}")
         if self.mix and self.make != Make():
-            raise ConfigError("a mixed fleet draws its trackers: nothing of family, protocol and frames can be chosen")
+            raise ConfigError(MIX_IS_DRAWN)
+        for picture in () if self.mix else self.pictures:
+            if not any(map(picture.fits, self.make.views)):
+                raise ConfigError(f"the picture {picture.name}: these cameras take no such files")
         if self.first_camera < 0 or self.first_camera + self.cameras > MAX_CAMERAS:
             raise ConfigError(
                 f"cameras have the numbers 0 to {MAX_CAMERAS - 1}; too many, or the first one is too high"
@@ -122,9 +133,9 @@ class Plan:
     def _content(
         self, number: int, index: int, view: View, chance: random.Random, pool: RandomPool
     ) -> tuple[str, Content]:
-        if self.pictures:
+        if pictures := [picture for picture in self.pictures if picture.fits(view)]:
             place = (number - self.first_camera) * self.files + index
-            picture = self.pictures[place % len(self.pictures)]
+            picture = pictures[place % len(pictures)]
             return picture.name, BytesContent(picture.data)
         sizes = self.video_sizes if self.video_sizes and view.kind is Kind.VIDEO else self.sizes
         return "", pool.content(f"{number} {index}", chance.randint(*sizes))
