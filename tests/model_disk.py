@@ -15,12 +15,14 @@ class ModelDisk(ForgetfulDisk):
     """A `ForgetfulDisk` whose memory outlives the process.
 
     A file whose fsync failed is never durable again although later fsyncs say OK, as Linux has it. While
-    ``short_writes`` is not 0, a write takes half of what it is given and says so.
+    ``short_writes`` is not 0, a write takes half of what it is given and says so. ``fail_for`` calls after the one that
+    fails fail, too.
     """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.short_writes = 0
+        self.fail_for = 0
         self._dropped: set[int] = set()
 
     @classmethod
@@ -47,13 +49,18 @@ class ModelDisk(ForgetfulDisk):
 
     def work_well(self) -> None:
         """No fault any more."""
-        self.kill_at = self.fail_at = self.short_writes = 0
+        self.kill_at = self.fail_at = self.fail_for = self.short_writes = 0
 
     def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         if call is os.pwritev and self.short_writes and not self.dead:
             self.short_writes -= 1
             call = write_short
-        return super().run(operation, path, call, *arguments, **options)
+        is_failing = len(self.calls) + 1 == self.fail_at
+        try:
+            return super().run(operation, path, call, *arguments, **options)
+        finally:
+            if is_failing and self.fail_for:
+                self.fail_at, self.fail_for = self.fail_at + 1, self.fail_for - 1
 
     def _failing(self, call: Callable[..., Any]) -> Callable[..., Any]:
         fail = super()._failing(call)

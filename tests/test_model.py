@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +31,8 @@ NUMBERS = st.integers(0, 1000)
 ERRORS = st.sampled_from([errno.EIO, errno.ENOSPC])
 #: Which call from now on: most faults shall hit.
 CALLS = st.integers(1, 25)
+#: Packets of a file in which nothing is to be seen.
+DARK = st.lists(st.integers(0, 11), max_size=6)
 #: Which line, from the newest on.
 LINES = st.sampled_from([0, 0, 0, 1, 2])
 #: How many packets of a file are sent first, with nothing going wrong that was not on its way already.
@@ -55,11 +57,11 @@ NONSENSE: list[Callable[[Line], c.DeviceCommand | bytes]] = [
 
 
 @st.composite
-def contents(draw: st.DrawFn, seed: int, packets: int | None = None) -> bytes:
+def contents(draw: st.DrawFn, seed: int, packets: int | None = None, dark: Sequence[int] | None = None) -> bytes:
     """The bytes of a file; a few packets, the last one of any length."""
     count = packets or draw(st.integers(1, 12))
     lead = draw(st.sampled_from([0, 0, 1, 2]))
-    dark = draw(st.lists(st.integers(0, 11), max_size=4))
+    dark = draw(DARK) if dark is None else dark
     return body(seed, count, draw(st.sampled_from([0, 0, 1, 500, 1000])), lead, dark)
 
 
@@ -80,16 +82,16 @@ def devices(draw: st.DrawFn) -> Device:
 
 
 def _dualcam(draw: st.DrawFn, count: int) -> Device:
-    """Files that only their content tells apart, with metadata that may be the same, or none."""
-    packets = draw(st.integers(1, 12))
-    offers = draw(st.sampled_from([[c.Offer.FRONT_PHOTO], [c.Offer.FRONT_PHOTO, c.Offer.REAR_VIDEO]]))
+    """Files that only their content tells apart; twins have the same number of packets and the same metadata, too."""
+    are_twins = draw(st.booleans())
+    packets, dark = draw(st.integers(1, 12)), draw(DARK)
     files = []
-    for number in range(count):
-        offer = draw(st.sampled_from(offers))
+    for number in range(count + are_twins):
+        offer = c.Offer.FRONT_PHOTO if are_twins else draw(st.sampled_from([c.Offer.FRONT_PHOTO, c.Offer.REAR_VIDEO]))
         same, own = metadata(1571840452123, 4), metadata(1571840452123 + number, 4)
-        about = draw(st.sampled_from([same, same, same, own, b"", bytes(9)]))
-        content = draw(contents(number, draw(st.sampled_from([packets, packets, None]))))
-        files.append(DeviceFile(offer, IDENTIFIERS[offer], content, about, True))
+        about = same if are_twins else draw(st.sampled_from([same, own, b"", bytes(9)]))
+        content = draw(contents(number, packets, dark)) if are_twins else draw(contents(number))
+        files.append(DeviceFile(offer, IDENTIFIERS[offer], content, about, in_packets=True))
     return Device(5, files)
 
 
@@ -122,7 +124,7 @@ class AnythingGoes(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.world is not None:
-                self.world.assert_ends_well(MOST_FILES + 2 if self.is_one_a_connection else 2)
+                self.world.assert_ends_well(MOST_FILES + 3 if self.is_one_a_connection else 2)
                 STATS.update(self.world.stats)
                 STATS["runs"] += 1
         finally:
@@ -262,13 +264,19 @@ class AnythingGoes(RuleBasedStateMachine):
             self._world.answer()
         self._step_done()
 
-    @rule(after=PACKETS, kind=st.sampled_from(["fail", "fail", "die", "write short"]), calls=CALLS, number=ERRORS)
-    def fault(self, after: int, kind: str, calls: int, number: int) -> None:
-        """A call of the disk fails before long, the gateway is killed before one, or the next writes are short."""
+    @rule(
+        after=PACKETS,
+        kind=st.sampled_from(["fail", "fail", "die", "write short"]),
+        calls=CALLS,
+        more=st.sampled_from([0, 0, 1, 3, 8]),
+        number=ERRORS,
+    )
+    def fault(self, after: int, kind: str, calls: int, more: int, number: int) -> None:
+        """Calls of the disk fail before long, the gateway is killed before one, or the next writes are short."""
         self._send_up_to(after)
         disk = self._world.disk
         if kind == "fail":
-            disk.fail_at, disk.errno = len(disk.calls) + calls, number
+            disk.fail_at, disk.fail_for, disk.errno = len(disk.calls) + calls, more, number
         elif kind == "die":
             disk.kill_at = len(disk.calls) + calls
         else:
