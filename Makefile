@@ -10,7 +10,7 @@ DATA ?= dsm-data
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test slow coverage core-coverage lint format types docs docs-check check clean
+.PHONY: help setup run demo test slow soak coverage core-coverage lint format types docs docs-check check clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -35,6 +35,9 @@ test: $(READY) ## run the tests, but for the slow ones
 
 slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+soak: $(READY) ## hunt for lost files for half an hour: anything goes, kills, power cuts (root); DSMGATEWAY_SOAK=5 for longer
+	DSMGATEWAY_SOAK=$${DSMGATEWAY_SOAK:-1} $(BIN)/python -m pytest -m soak -s $(ARGS)
 
 coverage: $(READY) ## run the tests and show which lines they miss
 	$(BIN)/python -m pytest -m 'not slow' --cov $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import random
 import sqlite3
@@ -148,29 +149,42 @@ class ForgetfulDisk(FaultyDisk):
                 self._restore(source / name, target / name)
 
 
+class Kind(enum.Enum):
+    """How the files of a `Camera` are offered."""
+
+    PATHS = "paths"
+    #: Odd firmware: the sizes of files that have paths are told in packets.
+    COUNTED = "counted"
+    #: One identifier for both, sizes that are the same in packets, and metadata that is no help.
+    PHOTOS = "photos"
+    #: The same without metadata.
+    NAMELESS = "nameless"
+
+
 class Camera:
-    """Files that a device offers, and what it was told of them.
+    """Files that a device offers, and what it was told of them: four that have paths, or two photos of a DualCam."""
 
-    Either four that have paths, or two photos of a DualCam: one identifier for both, sizes that are the same in
-    packets, and metadata that is no help.
-    """
-
-    def __init__(self, *, photos: bool = False) -> None:
+    def __init__(self, kind: Kind = Kind.PATHS, *, photos: bool = False) -> None:
+        kind = Kind.PHOTOS if photos else kind
         noise = random.Random(7)
         sizes = {b"dsm/picture/1.jpg": 5000, b"dsm/picture/2.jpg": 4096, b"mdas9/3.mp4": 2100, b"dsm/4.jpg": 0}
-        if photos:
+        self.photos = kind in (Kind.PHOTOS, Kind.NAMELESS)
+        if self.photos:
             sizes = {b"%photof one": 3073, b"%photof two": 4000}
         self.contents = {path: noise.randbytes(size) for path, size in sizes.items()}
         self.told: dict[bytes, Stored] = {}
-        self.photos = photos
+        self._kind = kind
         #: How often the part of one photo was not gone on with for the other one.
         self.others = 0
 
     def offer(self, path: bytes, *, known_crc: bool = False) -> Offered:
         content = self.contents[path]
+        size_bytes = -(-len(content) // 1024) * 1024
         if self.photos:
-            size_bytes = -(-len(content) // 1024) * 1024
-            return Offered(IMEI, b"%photof", size_bytes, 0, in_packets=True, qualifier="1571840452123-4")
+            qualifier = "" if self._kind is Kind.NAMELESS else "1571840452123-4"
+            return Offered(IMEI, b"%photof", size_bytes, 0, in_packets=True, qualifier=qualifier)
+        if self._kind is Kind.COUNTED:
+            return Offered(IMEI, path, size_bytes, 0, in_packets=True)
         return Offered(IMEI, path, len(content), crc16(content) if known_crc else 0)
 
     def send(self, upload: Any, path: bytes, end: int | None = None) -> None:

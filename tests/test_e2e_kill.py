@@ -2,112 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import signal
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from account import Account
 from conftest import content
 from faults import traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
-from running import Row, RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually
+from running import RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually
 
-from dsmgateway.commands import PACKET_BYTES
 from dsmgateway.crc import crc16
-from dsmgateway.store.check import Kind, check
-
-Key = tuple[str, str]
-
-
-def proven_offset(part: Path) -> tuple[Key, int]:
-    """Whose part this is, and where its latest checkpoint that holds lets the device go on: reckoned from bytes."""
-    content, records = part.read_bytes(), []
-    for line in part.with_suffix(".journal").read_bytes().split(b"\n")[:-1]:
-        checksum, _, text = line.partition(b" ")
-        if int(checksum, 16) != zlib.crc32(text):
-            break
-        records.append(json.loads(text))
-    header, *checkpoints = records
-    path = bytes.fromhex(header["device_path"]).decode()
-    for point in reversed(checkpoints):
-        end = point["offset"]
-        if end <= len(content) and zlib.crc32(content[:end]) == point["crc32"]:
-            last_packet = (header["size"] - 1) // PACKET_BYTES
-            return (header["imei"], path), min(end // PACKET_BYTES, last_packet) * PACKET_BYTES
-    return (header["imei"], path), 0
-
-
-@dataclass
-class Account:
-    """What was seen at the kills, to be compared with what comes after them."""
-
-    gateway: RunningGateway
-    log_ends: list[int] = field(default_factory=list)
-    #: SHA-256 of each acknowledged file at the first kill after it, by its path in the data folder.
-    acknowledged: dict[str, str] = field(default_factory=dict)
-    unfinished: int = 0
-    resumable: int = 0
-    resumed: int = 0
-    #: What each part proves since the last kill, until its file is opened again.
-    due: dict[Key, int] = field(default_factory=dict)
-
-    def take_at_kill(self) -> None:
-        """Look at the disk between a kill and the next start: nothing acknowledged may be missing."""
-        gateway = self.gateway
-        assert not gateway.troubles(self.log_ends[-1] if self.log_ends else 0)
-        for row in gateway.events("file.stored", self.log_ends[-1] if self.log_ends else 0):
-            self.acknowledged[row["path"]] = self._whole(row)
-        for path, sha256 in self.acknowledged.items():
-            assert hashlib.sha256((gateway.data / path).read_bytes()).hexdigest() == sha256, path
-        self._check_resumed()
-        self._take_parts()
-        self.log_ends.append(gateway.log_end)
-
-    def _whole(self, row: Row) -> str:
-        """The file is there with its size, and its sidecar says the same as its bytes."""
-        path = self.gateway.data / row["path"]
-        content, sidecar = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
-        assert len(content) == row["size"] == sidecar["size"]
-        assert hashlib.sha256(content).hexdigest() == sidecar["sha256"]
-        return str(sidecar["sha256"])
-
-    def _take_parts(self) -> None:
-        finishing = {path.stem for path in self.gateway.spool(".sidecar")}
-        parts = [path for path in self.gateway.spool(".part") if path.with_suffix(".journal").exists()]
-        told = {row.path: row.offset_bytes for row in check(self.gateway.data) if row.kind is Kind.PART}
-        self.due = {}
-        for part in parts:
-            if part.stem in finishing:
-                continue
-            key, offset_bytes = proven_offset(part)
-            assert told[f"spool/{part.name}"] == offset_bytes
-            self.due[key] = offset_bytes
-        self.unfinished += len(self.due)
-        self.resumable += sum(offset_bytes > 0 for offset_bytes in self.due.values())
-
-    def _check_resumed(self) -> None:
-        """Each part that was there at the last kill went on exactly where it was proven when it was next opened."""
-        if not self.log_ends:
-            return
-        for row in self.gateway.events("file.opened", self.log_ends[-1]):
-            expected_bytes = self.due.pop((row["imei"], row["device_path"]), None)
-            if expected_bytes is not None:
-                assert row["offset"] == expected_bytes, row
-                self.resumed += expected_bytes > 0
-
-    def close(self) -> None:
-        """After the end: the last parts went on as they should, and all that was acknowledged is still there."""
-        self._check_resumed()
-        assert not self.due, "unfinished files that no camera went on with"
-        for path, sha256 in self.acknowledged.items():
-            assert hashlib.sha256((self.gateway.data / path).read_bytes()).hexdigest() == sha256, path
 
 
 @pytest.mark.parametrize(
@@ -131,7 +40,7 @@ def test_killed_in_mid_transfer(tmp_path: Path, kills: int, cameras: int, files:
                 time.sleep(chance.uniform(0.3, 1.6))
                 assert simulation.runs, "the cameras were done before the last kill"
                 gateway.kill()
-                account.take_at_kill()
+                account.take()
                 gateway.start()
             report = simulation.report()
         account.close()
