@@ -119,7 +119,7 @@ class Settings:
     accept_rate_per_address: int = _setting(
         200, count(1_000_000), "of these, from one IPv4 address or IPv6 /64, likewise 20 times as many at once"
     )
-    max_photo_size: int = _setting(16 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
+    max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
     max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")
     device_bytes_per_day: int = _setting(
         4 << 30, SIZE, "what a device may deliver in a day (UTC); a usual link brings 0.4GiB when it never rests"

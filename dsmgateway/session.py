@@ -61,7 +61,7 @@ class SessionOptions:
     repeat: bool = True
     families: frozenset[Family] = frozenset(Family)
     max_file_size: int = 256 * 1024 * 1024
-    max_photo_size: int = 16 * 1024 * 1024
+    max_photo_size: int = 32 * 1024 * 1024
     max_video_size: int = 256 * 1024 * 1024
     #: RESUMEs in a row that bring no data before the session ends.
     resume_tries: int = 3

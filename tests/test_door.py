@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import WrappingFactory
+from twisted.python.failure import Failure
 
 from dsmgateway import commands as c
 from dsmgateway.admission import Roll
@@ -115,6 +118,19 @@ class Connections(Base):
         self.clock.advance(60)
         From(self.factory)
         self.assertEqual(self.logged("limit.connections")[1]["suppressed"], 4)
+
+    def test_behind_a_wrapper_as_of_tls_one_too_many_is_aborted_too(self) -> None:
+        """And nothing stays counted of it."""
+        self.make_factory(max_connections=1)
+        wrapper = WrappingFactory(self.factory)
+        transports = []
+        for port in (1, 2):
+            protocol = wrapper.buildProtocol(IPv4Address("TCP", A, port))
+            transports.append(StringTransport())
+            protocol.makeConnection(transports[-1])
+            self.addCleanup(protocol.connectionLost, Failure(ConnectionDone()))
+        self.assertEqual([transport.disconnected for transport in transports], [False, True])
+        self.assertEqual(self.factory.door.crowd.in_all, 1)
 
     def test_what_is_built_and_never_connected_is_not_counted(self) -> None:
         """Whoever wraps the factory may change its mind."""
