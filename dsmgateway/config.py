@@ -117,7 +117,7 @@ class Settings:
         1000, count(1_000_000), "new connections a second; 20 times as many at once, as when a whole fleet comes back"
     )
     accept_rate_per_address: int = _setting(
-        200, count(1_000_000), "of these, from one IPv4 address or IPv6 /64, likewise 20 times as many at once"
+        500, count(1_000_000), "of these, from one IPv4 address or IPv6 /64, likewise 20 times as many at once"
     )
     max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
     max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")

@@ -10,9 +10,10 @@ somebody *comes back* to take over from an address that was itself just thrown o
 - Two senders: A, B, A, B ... Every one but the first two comes back.
 - Somebody who takes a new address each time: only the device comes back, so it is the device that wins.
 
-After so many returns within some minutes the one who took over last keeps the device for a cool-down: whoever comes
-from another address meanwhile is refused, for as long as the holder's connection is there **and is heard of**. So a
-device that has really moved gets in after `HOLDER_SILENT_S` at the latest, as its old connection is silent.
+After so many returns within some minutes the one who took over last keeps the device: for a cool-down, nobody takes
+over from another address as long as the holder's connection is there **and is heard of**. So a device that has really
+moved gets in after `HOLDER_SILENT_S` at the latest, as its old connection is silent. A connection that is there only to
+be in the way ends by its own time limits, and whoever comes then is protected in its place.
 
 Pure: the time (seconds that never go back) is passed in. Bounded: see `MAX_DEVICES`, `MAX_ADDRESSES`.
 """
@@ -55,7 +56,6 @@ class _Record:
     #: When each address was thrown out last, the latest last.
     thrown_out: OrderedDict[str, float] = field(default_factory=OrderedDict)
     returns: deque[float] = field(default_factory=deque)
-    kept_by: str = ""
     kept_until: float = 0.0
 
 
@@ -79,16 +79,11 @@ class Flapping:
         self._records.move_to_end(imei)
         if len(self._records) > MAX_DEVICES:
             self._records.popitem(last=False)
-        if self._is_kept(record, address, holder, now):
+        if now < record.kept_until and now - holder.heard < HOLDER_SILENT_S:
             return Claim.REFUSED
         came_back = now - record.thrown_out.pop(address, now - self._within_s) < self._within_s
         self._throw_out(record, holder.address, now)
-        return self._came_back(record, address, now) if came_back else Claim.WINS
-
-    def _is_kept(self, record: _Record, address: str, holder: Holder, now: float) -> bool:
-        if now >= record.kept_until or address == record.kept_by or holder.address != record.kept_by:
-            return False
-        return now - holder.heard < HOLDER_SILENT_S
+        return self._came_back(record, now) if came_back else Claim.WINS
 
     def _throw_out(self, record: _Record, address: str, now: float) -> None:
         record.thrown_out[address] = now
@@ -96,12 +91,12 @@ class Flapping:
         if len(record.thrown_out) > MAX_ADDRESSES:
             record.thrown_out.popitem(last=False)
 
-    def _came_back(self, record: _Record, address: str, now: float) -> Claim:
+    def _came_back(self, record: _Record, now: float) -> Claim:
         record.returns.append(now)
         while now - record.returns[0] >= self._within_s:
             record.returns.popleft()
         if len(record.returns) < self._takeovers:
             return Claim.WINS
         record.returns.clear()
-        record.kept_by, record.kept_until = address, now + self._cooldown_s
+        record.kept_until = now + self._cooldown_s
         return Claim.KEEPS

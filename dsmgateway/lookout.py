@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import txaio
+from twisted.python.failure import Failure
 
 from dsmgateway.admission import APPROVE, Admission, Roll, Sighting
 from dsmgateway.config import Settings
@@ -23,6 +25,7 @@ from dsmgateway.devices import FILE_NAME, Devices
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.known_devices import MAX_LIST_BYTES, parse_known_devices
+from dsmgateway.lanes import result_of
 from dsmgateway.quiet import Quiet
 from dsmgateway.worker import ThreadFactory
 
@@ -167,12 +170,16 @@ class Lookout:
     def run(self) -> None:
         """What the thread does until `stop`."""
         while (job := self._jobs.get()) is not None:
-            self._call_in_reactor(self._looked, self._watcher.look(*job))
+            self._call_in_reactor(self._looked, result_of(partial(self._watcher.look, *job)))
         self._watcher.close()
 
-    def _looked(self, found: Found) -> None:
+    def _looked(self, outcome: Found | Failure) -> None:
+        """Tell what a look brought; one that failed for a bug of ours is not the last."""
         self._busy = False
-        self._tell(found)
+        if isinstance(outcome, Failure):
+            self.log.failure("{event}", outcome, event=Event.BUG.label, fields={})
+        else:
+            self._tell(outcome)
 
     def _tell(self, found: Found) -> None:
         if found.known is not None:

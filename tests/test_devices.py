@@ -358,6 +358,16 @@ class LookoutTests(SynchronousTestCase):
         self.step(lookout)
         self.assertEqual(self.admission.roll, Roll())
 
+    def test_a_bug_in_a_look_is_logged_and_the_next_look_is_made(self) -> None:
+        """Else nothing that is decided would ever be noticed again."""
+        lookout = self.started(known=False)
+        self.admission._sightings = {ONE: None}  # type: ignore[dict-item]
+        self.step(lookout)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.book.decide([ONE], APPROVED)
+        self.step(lookout)
+        self.assertEqual(self.admission.refusal(ONE, "", 1), "")
+
     def test_what_cannot_be_read_at_the_start_is_an_error(self) -> None:
         """Nobody can be let in without knowing who may."""
         self.known.write_text("x")

@@ -112,7 +112,7 @@ def test_unknown_devices_are_listed_approved_and_blocked_while_the_gateway_runs(
         assert not gateway.troubles()
         checked(gateway)
         assert gateway.stop() == 0
-        # Who was refused in the last second was written down too, and a block holds in every mode.
+        # A block holds in every mode.
         gateway.command.remove("--admission=approve")
         gateway.start()
         assert is_refused(gateway, PICTURE)

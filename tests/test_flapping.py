@@ -88,13 +88,14 @@ def test_a_holder_that_is_silent_is_given_up() -> None:
     assert device.connect(B, after_s=0.1) is WINS
 
 
-def test_when_the_holder_has_gone_anybody_may_come_and_is_not_protected() -> None:
+def test_when_the_holder_has_gone_anybody_may_come_and_is_protected_in_its_place() -> None:
     device = Device()
     while device.connect(B if device.holder == A else A) is not KEEPS:
         pass
     device.holder = None
     assert device.connect(B) is WINS
-    assert device.connect("203.0.113.5") is WINS
+    assert (device.connect(A), device.connect("203.0.113.5")) == (REFUSED, REFUSED)
+    assert device.connect(B) is WINS
 
 
 def test_against_somebody_with_a_new_address_each_time_the_device_wins() -> None:
