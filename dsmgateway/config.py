@@ -110,14 +110,18 @@ class Settings:
         0, count(10_000_000, least=0), "connections at a time; 0 means as many as there are open files for"
     )
     max_connections_per_address: int = _setting(
-        10_000, count(10_000_000), "of these, from one IPv4 address or IPv6 /64; carriers put thousands behind one"
+        10_000,
+        count(10_000_000),
+        "connections at a time from one IPv4 address or IPv6 /64; carriers put thousands behind one",
     )
-    max_connections_per_network: int = _setting(20_000, count(10_000_000), "of these, from one IPv4 /24 or IPv6 /48")
+    max_connections_per_network: int = _setting(
+        20_000, count(10_000_000), "connections at a time from one IPv4 /24 or IPv6 /48"
+    )
     accept_rate: int = _setting(
         1000, count(1_000_000), "new connections a second; 20 times as many at once, as when a whole fleet comes back"
     )
     accept_rate_per_address: int = _setting(
-        500, count(1_000_000), "of these, from one IPv4 address or IPv6 /64, likewise 20 times as many at once"
+        500, count(1_000_000), "new connections a second from one IPv4 address or IPv6 /64; 20 times as many at once"
     )
     max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
     max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")
@@ -129,16 +133,18 @@ class Settings:
         86400.0,
         TIME,
         "age at which a connection ends between two files, and at twice that also within one; the largest file takes "
-        "30 h on a poor link",
+        "30h on a poor link",
     )
     min_rate: int = _setting(100, SIZE, "bytes a second of file data that a device must bring; a poor link has 2500")
-    min_rate_time: float = _setting(60.0, TIME, "over so much time; real links are silent for 10s now and then")
+    min_rate_time: float = _setting(
+        60.0, TIME, "time over which min-rate is measured; real links are silent for 10s now and then"
+    )
     flapping_takeovers: int = _setting(
         5, count(10_000), "how often senders on different addresses may take over from each other, by coming back"
     )
-    flapping_time: float = _setting(600.0, TIME, "within so much time")
+    flapping_time: float = _setting(600.0, TIME, "time within which flapping-takeovers are counted")
     flapping_cooldown: float = _setting(
-        300.0, TIME, "for so long the last of them then keeps the device, enough for photos and short videos"
+        300.0, TIME, "time for which the last of them then keeps the device: enough for photos and short videos"
     )
 
     def __post_init__(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,8 +236,8 @@ class LookoutTests(SynchronousTestCase):
     """A lookout whose thread is the test."""
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
         self.log = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         self.known = self.folder / "known"
         self.known.write_text(f"{ONE}\n")
