@@ -1,4 +1,4 @@
-"""Write the pages that come from the code: docs/logs.md, docs/metadata.md, docs/states.md, docs/states.svg.
+"""Write the pages that come from the code, see `PAGES`.
 
 `python docs/build.py` writes them; with `--check` it writes nothing and exits with 1 and one line when one differs.
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import protocol_page
 import state_diagram
 from conversation import ABOUT, DRIVEN
 from metadata_words import CHOICE, DOUBTS, EXAMPLES, NAMES, OTHER_JSON, RECEIVED_S
@@ -139,7 +140,8 @@ def metadata_page() -> str:
 
 What a camera says about a file (METADATA) is in the file's sidecar, under `metadata`. It has the same names for every
 family; a name is missing where the layout does not have it or the camera did not say anything that can be true.
-Metadata is never a reason not to take a file.
+Metadata is never a reason not to take a file. How it is asked for is on the page on
+[the protocol](protocol.md#metadata_request).
 
 Layout `json` is that of every family from protocol 6 on; up to protocol 5 the DSM and ADAS cameras have layouts of
 these names, and `dualcam` is that of DualCam.
@@ -248,6 +250,7 @@ def _example(layout: Layout, known: Mapping[str, object]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "logs.md": logs_page,
     "metadata.md": metadata_page,
+    "protocol.md": lambda: protocol_page.page(MADE),
     "states.md": states_page,
     "states.svg": state_diagram.svg,
 }

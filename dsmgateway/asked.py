@@ -23,7 +23,10 @@ class Asked:
     offer: Offer
     protocol_id: int
     path: bytes = b""
-    metadata: Metadata | None = None
+    #: METADATA as it came, or None while it has not.
+    metadata_body: bytes | None = None
+    #: STARTs that were no repetition of the one before.
+    other_starts: int = 0
 
     @classmethod
     def by(cls, offer: Offer, protocol_id: int) -> Asked:
@@ -55,18 +58,22 @@ class Asked:
         """What tells it from other files under the same name: None where there are none, "" where nothing is known."""
         if self.has_path:
             return None
-        return self.metadata.identity if self.metadata else ""
+        metadata = self.metadata
+        return metadata.identity if metadata else ""
 
     @property
     def metadata_request(self) -> MetadataRequest:
         """What asks for its metadata (4.5)."""
-        return MetadataRequest(IDENTIFIERS.get(self.offer, b""))
+        return MetadataRequest(b"" if self.has_path else self.path)
 
-    def took_metadata(self, body: bytes) -> None:
-        """Keep what the device says about it (4.6)."""
-        self.metadata = Metadata.parse(body, self.protocol_id, self.device_path)
+    @property
+    def metadata(self) -> Metadata | None:
+        """What the device says about it (4.6); read anew each time, which is seldom."""
+        if self.metadata_body is None:
+            return None
+        return Metadata.parse(self.metadata_body, self.protocol_id, self.device_path)
 
 
-def in_order(offers: Offer) -> Iterator[Offer]:
-    """Yield what is offered in the order in which it is asked for: paths, then photos, then videos."""
-    return iter(sorted(offers))
+def in_order(offers: Offer, last: Offer) -> Iterator[Offer]:
+    """Yield what is offered in the order in which it is asked for: paths, photos, videos, and at the end ``last``."""
+    return iter(sorted(offers, key=lambda offer: (offer is last, offer)))

@@ -47,8 +47,8 @@ class Settings:
     metadata: bool = _setting(
         True,
         FLAG,
-        "ask the camera for each file's metadata (time, trigger, position, driver); without it the files of a DualCam "
-        "up to protocol 5 begin anew on each connection",
+        "ask the camera for each file's metadata (time, trigger, position, driver); of a DualCam up to protocol 5 it "
+        "is asked for in any case, since nothing else tells which file it offers",
     )
     families: tuple[str, ...] = _setting(
         tuple(family.value for family in Family),

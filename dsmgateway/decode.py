@@ -13,27 +13,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from dsmgateway.commands import (
-    INIT_BYTES,
-    Data,
-    DeviceCommand,
-    EnhancedData,
-    GatewayCommand,
-    Init,
-    Offer,
-    Path,
-    Resume,
-    Sync,
-)
+from dsmgateway.commands import INIT_BYTES, Data, DeviceCommand, EnhancedData, GatewayCommand, Init, Resume, Sync
 from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
-from dsmgateway.explain import Facts, explain
-from dsmgateway.families import Family, family_of
-from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
-from dsmgateway.packets import PACKET_BYTES
-
-#: From this protocol id on every camera counts offsets in bytes; before, DualCam counts packets.
-_BYTES_EVERYWHERE = 6
+from dsmgateway.explain import Facts, explain, size_in_words
+from dsmgateway.families import Unit
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
+from dsmgateway.subject import Subject
 
 
 class Direction(enum.StrEnum):
@@ -99,8 +86,8 @@ def direction_of(head: bytes) -> Direction:
 class _Stream(abc.ABC):
     """What both directions share: offsets, and how decoding ends."""
 
-    def __init__(self, direction: Direction, decoder: DeviceDecoder | GatewayDecoder) -> None:
-        self._direction, self._source = direction, decoder
+    def __init__(self, direction: Direction, decoder: DeviceDecoder | GatewayDecoder, subject: Subject) -> None:
+        self._direction, self._source, self._subject = direction, decoder, subject
         self._fed_bytes = 0
         #: Where the last command ended.
         self._end_bytes = 0
@@ -144,9 +131,9 @@ class _Stream(abc.ABC):
 
 
 class _GatewayStream(_Stream):
-    def __init__(self) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._decoder = GatewayDecoder()
-        super().__init__(Direction.GATEWAY, self._decoder)
+        super().__init__(Direction.GATEWAY, self._decoder, subject)
         self.resumed = False
 
     def _lines(self) -> Iterator[Line]:
@@ -155,19 +142,18 @@ class _GatewayStream(_Stream):
             yield self._command(command)
 
     def _command(self, command: GatewayCommand) -> Line:
-        said = explain(command)
+        self._subject.hear(command)
+        said = self._subject.explain(command)
         return self._line(Kind.COMMAND, said.name, len(command.encode()), said.words, said.facts)
 
 
 class _DeviceStream(_Stream):
-    def __init__(self) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._decoder = DeviceDecoder(run_frames=1)
-        super().__init__(Direction.DEVICE, self._decoder)
+        super().__init__(Direction.DEVICE, self._decoder, subject)
         self._dropping = False
-        self._protocol_id = 0
-        self._in_packets = False
         self._crc = 0
-        self._file_bytes: int | None = None
+        self._file_bytes = 0
 
     def drop_until_sync(self) -> None:
         """The gateway sent RESUME: what is in flight counts no more."""
@@ -202,25 +188,16 @@ class _DeviceStream(_Stream):
         dropped = self._fed_bytes - self._decoder.buffered_bytes - length - self._end_bytes
         if dropped:
             yield self._line(Kind.DROPPED, "dropped", dropped, f"{dropped} bytes of file data in flight")
-        said = explain(command)
-        words, facts = said.words, said.facts
-        match command:
-            case Init():
-                self._dropping, self._file_bytes = False, None
-                self._protocol_id = command.protocol_id
-                self._in_packets = self._is_old and bool(command.offers) and Offer.FILE not in command.offers
-            case Path(path):
-                self._in_packets = self._is_old and family_of(path) is Family.DUALCAM
-            case Sync(offset):
-                self._dropping, self._crc = False, 0
-                self._file_bytes = max(0, offset - 1) * PACKET_BYTES if self._in_packets else offset
-                facts = facts | {"unit": "packets" if self._in_packets else "bytes"}
-                words += " (packets from 1)" if self._in_packets else ""
-        yield self._line(Kind.COMMAND, said.name, length, words, facts)
-
-    @property
-    def _is_old(self) -> bool:
-        return self._protocol_id < _BYTES_EVERYWHERE
+        self._subject.hear(command)
+        said = self._subject.explain(command)
+        words = said.words
+        if isinstance(command, Init | Sync):
+            self._dropping = False
+        if isinstance(command, Sync):
+            self._crc, self._file_bytes = 0, self._subject.place_bytes(command.offset)
+            if (size := self._subject.size_in_packets_after_all) is not None:
+                words += f"; so the size that START told is {size_in_words(size, Unit.PACKETS)}"
+        yield self._line(Kind.COMMAND, said.name, length, words, said.facts)
 
     def _good_data(self, run: DataRun) -> Line:
         """Explain one DATA frame, whose CRC the decoder found right."""
@@ -231,7 +208,7 @@ class _DeviceStream(_Stream):
             if run.offset_bytes is None
             else EnhancedData(run.offset_bytes, run.data, self._crc)
         )
-        at = run.offset_bytes if run.offset_bytes is not None else self._file_bytes or 0
+        at = run.offset_bytes if run.offset_bytes is not None else self._file_bytes
         self._file_bytes = at + size
         facts: Facts = {"file_offset": at, "length": size, "crc": self._crc, "crc_right": True}
         words = f"{size} bytes at {at}, CRC {self._crc:04x} right"
@@ -251,8 +228,9 @@ class Decoding:
     """
 
     def __init__(self) -> None:
-        self._device = _DeviceStream()
-        self._gateway = _GatewayStream()
+        subject = Subject()
+        self._device = _DeviceStream(subject)
+        self._gateway = _GatewayStream(subject)
         self.commands = 0
         self.complete = True
 

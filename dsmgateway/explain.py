@@ -28,10 +28,11 @@ from dsmgateway.commands import (
     Sync,
 )
 from dsmgateway.escape import one_line, one_line_of
-from dsmgateway.families import family_of
+from dsmgateway.families import IDENTIFIERS, Unit, family_of
 from dsmgateway.imei import luhn_digit
 from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_json import begins_like_document
+from dsmgateway.packets import PACKET_BYTES, first_byte
 
 Facts = dict[str, object]
 
@@ -45,18 +46,34 @@ class Explained:
     facts: Facts
 
 
-def explain(command: DeviceCommand | GatewayCommand, protocol_id: int = 5, device_path: bytes = b"") -> Explained:
+def explain(
+    command: DeviceCommand | GatewayCommand,
+    protocol_id: int = 5,
+    device_path: bytes = b"",
+    unit: Unit | None = None,
+) -> Explained:
     """Say what ``command`` says; never raises, whatever is in its fields.
 
-    What METADATA says depends on the protocol and on the file it is about: its path without NUL, or its identifier.
+    What METADATA says depends on the protocol and on the file it is about: its path without NUL, or its identifier;
+    what START, RESUME and SYNC say on the ``unit`` in which they count, None where that is not known.
     """
     if isinstance(command, Close):
         return Explained("CLOSE", "the connection ends", {})
-    words, facts = _fields(command, protocol_id, device_path)
+    words, facts = _fields(command, protocol_id, device_path, unit)
     return Explained(command.id.name, words, facts)
 
 
-def _fields(command: DeviceCommand | GatewayCommand, protocol_id: int, device_path: bytes) -> tuple[str, Facts]:
+def size_in_words(size: int, unit: Unit | None) -> str:
+    """Return a size as START tells it; of packets, also the bytes that it can mean."""
+    if unit is not Unit.PACKETS:
+        return f"{size} bytes" if unit else f"{size}"
+    counted = "1 packet" if size == 1 else f"{size} packets"
+    return f"{counted} ({first_byte(size) + 1} to {size * PACKET_BYTES} bytes)" if size else counted
+
+
+def _fields(
+    command: DeviceCommand | GatewayCommand, protocol_id: int, device_path: bytes, unit: Unit | None
+) -> tuple[str, Facts]:
     match command:
         case Init():
             return _init(command)
@@ -66,11 +83,11 @@ def _fields(command: DeviceCommand | GatewayCommand, protocol_id: int, device_pa
             return _metadata(Metadata.parse(body, protocol_id, device_path))
         case Start(size, crc):
             known = f"CRC-16 of the file {crc:04x}" if crc else "CRC-16 of the file not known (0000)"
-            return f"size {size} bytes, {known}", {"size": size, "crc": crc}
+            return f"size {size_in_words(size, unit)}, {known}", {"size": size, "crc": crc} | _of_unit(unit)
         case Resume(offset):
-            return f"send from offset {offset} on", {"file_offset": offset}
+            return f"send from {_place(offset, unit)} on", {"file_offset": offset} | _of_unit(unit)
         case Sync(offset):
-            return f"DATA follows from offset {offset} on", {"file_offset": offset}
+            return f"DATA follows from {_place(offset, unit)} on", {"file_offset": offset} | _of_unit(unit)
         case Data(data, crc):
             return f"{len(data)} bytes, CRC {crc:04x}", {"length": len(data), "crc": crc}
         case EnhancedData(offset, data, crc):
@@ -79,9 +96,21 @@ def _fields(command: DeviceCommand | GatewayCommand, protocol_id: int, device_pa
         case Status(code):
             return f"{code}: {command.meaning}", {"code": code, "meaning": command.meaning}
         case MetadataRequest(identifier):
-            return (f"identifier {identifier.hex()}", {"identifier": identifier.hex()}) if identifier else ("", {})
+            if not identifier:
+                return "", {}
+            return f"identifier {one_line_of(identifier)}", {"identifier": identifier.hex()}
         case PathRequest() | RepeatInit() | Close():
             return "", {}
+
+
+def _place(offset: int, unit: Unit | None) -> str:
+    if unit is Unit.PACKETS:
+        return f"packet {offset} (byte {first_byte(offset)})"
+    return f"{'byte' if unit else 'offset'} {offset}"
+
+
+def _of_unit(unit: Unit | None) -> Facts:
+    return {"unit": unit.value} if unit else {}
 
 
 def _init(init: Init) -> tuple[str, Facts]:
@@ -114,6 +143,8 @@ def _path(path: bytes) -> tuple[str, Facts]:
     }
     if not text:
         return "no file", facts
+    if path in IDENTIFIERS.values():
+        return f"identifier {one_line_of(path)}", facts
     closing = "" if path.endswith(b"\0") else " (without a closing NUL)"
     return f"{one_line_of(text)}{closing}", facts
 

@@ -9,14 +9,15 @@ The three modes of `DeviceDecoder`:
 - in commands: every command must be right; anything else is a `FramingError`;
 - in data (from a SYNC on): the chained CRC proves each frame. One that fails is searched for the head of a frame that
   is right in its place (`StepFound`); where there is none, `Damaged` is handed out and dropping begins;
-- dropping (asked for with every RESUME): file data in flight is thrown away up to the next SYNC.
+- dropping (asked for with every RESUME): file data in flight is thrown away up to the next SYNC. As long as it is in
+  step, whole good frames are passed over and every other command is taken; after that only what is known beforehand.
 """
 
 from __future__ import annotations
 
+import enum
 import re
-import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dsmgateway.commands import (
     FROM_DEVICE,
@@ -39,40 +40,21 @@ from dsmgateway.commands import (
 )
 from dsmgateway.crc import crc16
 from dsmgateway.errors import FramingError
-from dsmgateway.packets import PACKET_BYTES
+from dsmgateway.frames import FRAMES, DataRun, good_frames
 
 #: Frames whose CRC is tried in one search; how many searches a peer can cause is the session's ``max_resyncs``.
 MAX_CANDIDATES = 16
 #: The longest frame: ENHANCED_DATA with 1024 bytes of data.
 MAX_DATA_FRAME_BYTES = 1034
 
-#: The frames of file data; plain integers beside it, because these are looked at for every frame.
-_FRAMES: dict[int, type[Data] | type[EnhancedData]] = {frame.id: frame for frame in (Data, EnhancedData)}
-_DATA, _ENHANCED = int(Data.id), int(EnhancedData.id)
-_DATA_SHORTEST, _DATA_LONGEST = Data.lengths
-_ENHANCED_SHORTEST, _ENHANCED_LONGEST = EnhancedData.lengths
 #: Where the IMEI is in an INIT.
 _IMEI_AT, _IMEI_END = 4, 12
-_U32 = struct.Struct(">I")
 #: Commands that can follow file data, after their first zero byte: SYNC, START, STATUS, INIT (protocol id not 0).
 _MARKS = rb"\x03\x00\x04|\x01\x00\x06|\x05\x00\x04\x00\x00\x00|\x00(?!\x00\x00)..\x00[\x00-\x03]"
 _MARK = re.compile(rb"\x00(?:%b)" % _MARKS, re.DOTALL)
 _MARK_OR_DATA = re.compile(rb"\x00(?:[\x04\x0e][\x00-\x04]|%b)" % _MARKS, re.DOTALL)
 #: What the longest of these looks at.
 _PATTERN_BYTES = 7
-
-
-@dataclass(frozen=True, slots=True)
-class DataRun:
-    """File data of ``frames`` frames in a row, DATA or ENHANCED_DATA, each with the right chained CRC.
-
-    ``offset_bytes`` is what the first one says of its place in the file (ENHANCED_DATA), else None; where later ones
-    say it, it is the place they have.
-    """
-
-    data: bytes = field(repr=False)
-    frames: int
-    offset_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +89,7 @@ class DeviceDecoder:
         "_dropping",
         "_imei",
         "_in_data",
+        "_in_step",
         "_run_frames",
         "_seek_from",
         "_size",
@@ -124,6 +107,7 @@ class DeviceDecoder:
         self._crc = 0
         self._in_data = False
         self._dropping = False
+        self._in_step = False
         self._damage = ""
         self._window = 0
         self._seek_from = 0
@@ -140,13 +124,15 @@ class DeviceDecoder:
 
     def drop_until_sync(self) -> None:
         """Throw away file data until SYNC comes; to be called with every RESUME."""
+        if not self._dropping:
+            self._in_step = not self._window
         self._dropping = True
         self._window = 0
 
     def expect_data(self, remaining_bytes: int, whole_packets: bool = False) -> None:
         """Let no `DataRun` go on past the frame with which ``remaining_bytes`` of file data are reached.
 
-        With ``whole_packets`` none goes on past a frame that is shorter than a packet either.
+        With ``whole_packets`` a frame that is shorter than a packet comes alone.
         """
         self._budget_bytes, self._whole_packets = remaining_bytes, whole_packets
 
@@ -165,7 +151,7 @@ class DeviceDecoder:
     def _data_run(self) -> DataRun | None:
         """Take the longest run of whole and good frames from the head of the buffer."""
         budget = self._budget_bytes if self._budget_bytes > 0 else len(self._buffer)
-        run, self._crc, stop = _good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
+        run, self._crc, stop = good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
         if run is None:
             return None
         del self._buffer[:stop]
@@ -253,7 +239,7 @@ class DeviceDecoder:
         if rest < HEADER_BYTES:
             return None
         command_id, length = HEADER.unpack_from(self._buffer, position)
-        kind = _FRAMES.get(command_id)
+        kind = FRAMES.get(command_id)
         if kind is None:
             return self._is_mark(position, command_id, length)
         return self._is_good_data(position, kind, length)
@@ -291,19 +277,52 @@ class DeviceDecoder:
         return True if len(self._buffer) >= position + INIT_BYTES else None
 
     def _drop(self) -> DeviceEvent | None:
-        """Throw bytes away up to a command that may follow file data, and take that."""
+        """Throw bytes away up to a command that is no file data, and take that."""
+        if self._in_step:
+            _, self._crc, stop = good_frames(self._buffer, self._crc, 0, len(self._buffer), False)
+            del self._buffer[:stop]
+            next_is = self._next_in_step()
+            if next_is is _Next.COMMAND:
+                return self._take_mark()
+            self._in_step = next_is is _Next.UNFINISHED_FRAME
+        position, right = self._find_mark()
+        if right:
+            del self._buffer[:position]
+            return self._take_mark()
+        if not self._in_step:
+            del self._buffer[
+                : position if right is None else max(0, len(self._buffer) - (INIT_BYTES - 1), position + 1)
+            ]
+        return None
+
+    def _next_in_step(self) -> _Next:
+        """Tell what is at the head of the buffer, where whole and good frames have been passed over."""
+        if len(self._buffer) < HEADER_BYTES:
+            return _Next.COMMAND
+        command_id, length = HEADER.unpack_from(self._buffer)
+        command = FROM_DEVICE.get(command_id)
+        if command_id == CommandId.INIT:
+            right = self._is_own_init(0) if length else False
+        elif command is None or not command.lengths[0] <= length <= command.lengths[1]:
+            right = False
+        elif command_id in FRAMES:
+            return _Next.UNFINISHED_FRAME if len(self._buffer) < HEADER_BYTES + length else _Next.NOTHING_GOOD
+        else:
+            right = self._is_mark(0, command_id, length) if command in (Sync, Status) else True
+        return _Next.NOTHING_GOOD if right is False else _Next.COMMAND
+
+    def _find_mark(self) -> tuple[int, bool | None]:
+        """Return where a command that may follow file data begins, and True; else the last place that was looked at.
+
+        With None, more bytes must tell whether one begins there, else False.
+        """
         position = -1
         while (mark := _MARK.search(self._buffer, position + 1)) is not None:
             position = mark.start()
             right = self._right_at(position)
-            if right is None:
-                del self._buffer[:position]
-                return None
-            if right:
-                del self._buffer[:position]
-                return self._take_mark()
-        del self._buffer[: max(0, len(self._buffer) - (INIT_BYTES - 1), position + 1)]
-        return None
+            if right is not False:
+                return position, right
+        return position, False
 
     def _take_mark(self) -> DeviceEvent | None:
         self._in_data = True
@@ -313,51 +332,19 @@ class DeviceDecoder:
         return event
 
 
+class _Next(enum.Enum):
+    """What follows good frames that are being dropped, as far as can be seen."""
+
+    COMMAND = enum.auto()
+    #: Or one that was cut: then something else may begin within it.
+    UNFINISHED_FRAME = enum.auto()
+    NOTHING_GOOD = enum.auto()
+
+
 #: Second byte of the ids that may follow a damaged frame; the first is zero.
 _AFTER_DAMAGE = frozenset(
     {CommandId.INIT, CommandId.START, CommandId.SYNC, CommandId.DATA, CommandId.STATUS, CommandId.ENHANCED_DATA}
 )
-
-
-def _good_frames(
-    buffer: bytearray, crc: int, limit: int, budget: int, whole_packets: bool
-) -> tuple[DataRun | None, int, int]:
-    """Return the run of whole and good frames at the head, if there is one, the CRC after it and its end.
-
-    Stops after ``limit`` frames (0: none), with the frame that brings ``budget`` bytes of data, before one that brings
-    more, so that it comes alone, before one that names another place than it has, and with ``whole_packets`` after one
-    that is shorter than a packet.
-    """
-    chunks: list[memoryview] = []
-    view = memoryview(buffer)
-    end, stop, length_bytes = len(view), 0, 0
-    place_bytes: int | None = None
-    while stop + HEADER_BYTES <= end and length_bytes < budget and not 0 < limit == len(chunks):
-        command_id, length = HEADER.unpack_from(view, stop)
-        begin, after = stop + HEADER_BYTES, stop + HEADER_BYTES + length
-        if after > end:
-            break
-        if command_id == _ENHANCED and _ENHANCED_SHORTEST <= length <= _ENHANCED_LONGEST:
-            (offset_bytes,) = _U32.unpack_from(view, begin)
-            if not chunks:
-                place_bytes = offset_bytes
-            elif place_bytes is None or offset_bytes != place_bytes + length_bytes:
-                break
-            begin += _U32.size
-        elif command_id != _DATA or not _DATA_SHORTEST <= length <= _DATA_LONGEST:
-            break
-        data = view[begin : after - 2]
-        if chunks and length_bytes + len(data) > budget:
-            break
-        found = crc16(data, crc)
-        if found != view[after - 2] << 8 | view[after - 1]:
-            break
-        chunks.append(data)
-        crc, stop = found, after
-        length_bytes += len(data)
-        if whole_packets and len(data) < PACKET_BYTES:
-            break
-    return DataRun(b"".join(chunks), len(chunks), place_bytes) if chunks else None, crc, stop
 
 
 def _refusal(command_id: int, length: int, before_init: bool) -> str:

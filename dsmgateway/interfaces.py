@@ -14,7 +14,9 @@ from dsmgateway.store import Differs, Expired, Offered, Recovery, Stored, Upload
 
 
 class IFileWorker(Interface):
-    """The file store as the reactor thread sees it: every call returns a Deferred, calls for one device keep order.
+    """The file store as the reactor thread sees it: every call returns a Deferred.
+
+    Calls for one device keep order, and so do their answers.
 
     A Deferred fails with `dsmgateway.errors.StoreError` when the disk did; with anything else it is a bug. After a
     failure every later call for the same upload fails alike, and the upload is closed.

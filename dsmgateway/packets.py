@@ -6,6 +6,11 @@ from __future__ import annotations
 PACKET_BYTES = 1024
 
 
+def first_byte(packet: int) -> int:
+    """Return the offset at which a packet begins, counted from 1; 0 also means the first one."""
+    return max(packet - 1, 0) * PACKET_BYTES
+
+
 def last_packet(size_bytes: int) -> int:
     """Return the offset at which the last packet of a file begins: the highest one that is ever asked for."""
     return max(size_bytes - 1, 0) // PACKET_BYTES * PACKET_BYTES

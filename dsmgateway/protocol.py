@@ -46,6 +46,7 @@ from dsmgateway.framing import DeviceDecoder, DeviceEvent
 from dsmgateway.limits import session_options, time_limits
 from dsmgateway.registry import Registry
 from dsmgateway.session import Session
+from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
 from dsmgateway.timing import Overdue, Timing
@@ -192,6 +193,8 @@ class CameraProtocol(Protocol):
                 event = self._decoder.next_event()
                 if event is None:
                     break
+                if isinstance(event, Init):
+                    self.session.last_resort = self.factory.setbacks.of(event.imei_digits)
                 self._perform(self._turn_away(event) or self.session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
@@ -383,6 +386,7 @@ class CameraFactory(Factory):
         self.clock = clock
         self.connections: set[CameraProtocol] = set()
         self.registry: Registry[CameraProtocol] = Registry()
+        self.setbacks = Setbacks()
         self.under_way: set[Deferred[Any]] = set()
         self.session_options, self.time_limits = session_options(settings), time_limits(settings)
         self.door = Door(settings, clock.seconds, now)
@@ -413,8 +417,10 @@ class CameraFactory(Factory):
         """Drop a connection that is gone."""
         self.connections.discard(connection)
         self.door.crowd.left(connection.source)
-        if connection.session.imei is not None:
-            self.registry.release(connection.session.imei, connection)
+        session = connection.session
+        if session.imei is not None:
+            self.registry.release(session.imei, connection)
+            self.setbacks.note(session.imei, session.stuck_on)
 
     def stop(self) -> Deferred[Any]:
         """End every session; fires when the store has parked or finished all that was under way.

@@ -43,10 +43,14 @@ from dsmgateway.effects import (
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import Event
 from dsmgateway.families import Family, Kind, format_of
-from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceEvent, StepFound
+from dsmgateway.patience import Patience
 from dsmgateway.states import LEGAL, State, spelt
 from dsmgateway.transfer import SyncVerdict, Transfer
 
+#: STARTs that each tell of another file than the one before, for one request: it cannot be helped by going on.
+MAX_OTHER_STARTS = 3
 #: INITs on one connection with no file data between them: a device that begins again and again gets nowhere.
 MAX_FRUITLESS_INITS = 10
 #: States in which a file is open in the store, so that its end must be parked.
@@ -78,9 +82,12 @@ class Session:
         "_noted_late",
         "_offers",
         "_options",
+        "_patience",
         "files_stored",
         "imei",
+        "last_resort",
         "state",
+        "stuck_on",
         "transfer",
     )
 
@@ -89,12 +96,17 @@ class Session:
         #: What the last INIT offered and was not asked for yet, and what was asked for last.
         self._offers: tuple[Offer, ...] = ()
         self._asked: Asked | None = None
+        self._patience = Patience(options.resume_tries, options.max_resyncs)
         self._noted_late: frozenset[type] = frozenset()
         self._fruitless_inits = 0
         self.state = State.AWAIT_INIT
         self.imei: str | None = None
         self.transfer: Transfer | None = None
         self.files_stored = 0
+        #: What to ask for only when nothing else is offered, to be set before INIT is given in.
+        self.last_resort = Offer(0)
+        #: What the session ended over without getting any of it.
+        self.stuck_on = Offer(0)
 
     @property
     def reads(self) -> bool:
@@ -157,8 +169,8 @@ class Session:
             self.imei = init.imei_digits
             effects.append(Claim(self.imei))
         self._asked, self._noted_late = None, frozenset()
-        self._offers = tuple(in_order(init.offers))
-        names = [offer.name for offer in self._offers]
+        self._offers = tuple(in_order(init.offers, self.last_resort))
+        names = [offer.name for offer in init.offers]
         unknown = f"{init.unknown_settings:08x}" if init.unknown_settings else None
         effects.append(self._note(event, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown))
         effects += self._ask_next(init.protocol_id)
@@ -210,26 +222,35 @@ class Session:
         return []
 
     def _request_metadata(self) -> Effects:
-        if not self._options.metadata:
+        """Ask for metadata, also where it is not wanted if nothing else tells which file an identifier names."""
+        if not self._options.metadata and self._current_ask.has_path:
             return self._request_file()
         self.state = State.AWAIT_METADATA
         return [Send(self._current_ask.metadata_request)]
 
     def _took_metadata(self, response: MetadataResponse) -> Effects:
-        self._current_ask.took_metadata(response.body)
+        """Keep what is said before START; what comes later may be about another file, and is better than nothing."""
+        asked = self._current_ask
+        if self.state is State.AWAIT_PATH:
+            return []  # it was asked for before the device began again
+        if self.transfer is None or asked.metadata_body is None:
+            asked.metadata_body = response.body
         return self._request_file() if self.state is State.AWAIT_METADATA else []
 
     def _took_start(self, start: Start) -> Effects:
         older, asked = self.transfer, self._current_ask
+        if self.state in (State.AWAIT_PATH, State.AWAIT_METADATA):
+            return []  # it was asked for before the device began again
         if older and (older.size, older.start_crc) == (start.size, start.crc):
-            return self._answer_start_again(older)
+            return self._answer_start_again(asked, older)
         effects = self._let_go()
-        resyncs = older.resyncs + 1 if older else 0
-        if resyncs > self._options.max_resyncs:
+        if older:
+            asked.other_starts += 1
+            asked.metadata_body = asked.metadata_body if asked.has_path else None  # it was of the file before
+        if asked.other_starts > MAX_OTHER_STARTS:
             return [*effects, *self._give_up("START describes another file again and again")]
-        if older and not asked.has_path:
-            asked.metadata = None  # it was that of the file before
-        transfer = Transfer(asked.device_path, start.size, start.crc, asked.unit, resyncs=resyncs)
+        self._patience = Patience(self._options.resume_tries, self._options.max_resyncs)
+        transfer = Transfer(asked.device_path, start.size, start.crc, asked.unit, qualifier=asked.qualifier)
         return [*effects, *self._begin(transfer)]
 
     def _begin(self, transfer: Transfer) -> Effects:
@@ -237,23 +258,29 @@ class Session:
         refusal = self._refusal(transfer)
         self.transfer = None if refusal else transfer
         if refusal:
-            return [self._note(Event.FILE_REFUSED, reason=refusal), *self._end(refusal)]
+            return [self._note(Event.FILE_REFUSED, reason=refusal), *self._end_stuck(refusal)]
         return self._open(compare=True)
 
-    def _answer_start_again(self, transfer: Transfer) -> Effects:
-        """Every START is answered; one that crossed our RESUME is no failed attempt, but buys no time either."""
-        if self.state is State.AWAIT_SYNC:
-            transfer.syncs_due += 1
-            return [Send(Resume(transfer.resume_offset), renews=False)]
-        return self._resume()
+    def _answer_start_again(self, asked: Asked, transfer: Transfer) -> Effects:
+        """Every START is answered; one that crossed our RESUME is no failed attempt, but buys no time either.
+
+        After data of a file asked for by identifier the identifier may name another one, so the store compares.
+        """
+        if transfer.taken and not asked.has_path:
+            asked.other_starts += 1
+            if asked.other_starts > MAX_OTHER_STARTS:
+                return self._give_up("START comes again and again")
+            return [Park(), *self._open(compare=False)]
+        if self.state is State.RECEIVING:
+            return self._resume()
+        return [Send(Resume(transfer.resume_offset), renews=False)] if self._patience.start_crossed() else []
 
     def _took_sync(self, sync: Sync) -> Effects:
         transfer = self._current
         asked = transfer.resume_offset
         verdict = transfer.sync(sync.offset)
         if verdict is SyncVerdict.GO_ON:
-            again = self.state is State.RECEIVING and not transfer.syncs_due
-            transfer.syncs_due = max(0, transfer.syncs_due - 1)
+            again = not self._patience.sync() and self.state is State.RECEIVING
             self.state = State.RECEIVING
             over = self._count_resync() if again else []
             return over or [ExpectData(transfer.remaining_bytes, transfer.in_packets)]
@@ -261,13 +288,14 @@ class Session:
             return [Park(), *self._open(compare=False)]
         if verdict is SyncVerdict.IN_PACKETS:
             return self._count_packets(transfer)
-        transfer.from_start = transfer.unanswered > 1
+        transfer.from_start = self._patience.unanswered > 1
         note = self._note(Event.SYNC_HOLE, asked=asked, answered=sync.offset, held=transfer.held_bytes)
         return [note, *self._resume()]
 
     def _count_packets(self, transfer: Transfer) -> Effects:
         """Open the file anew, as one whose size START told in packets."""
         transfer.count_packets()
+        self._patience.sync()
         note = self._note(Event.IN_PACKETS, device_path=_shown(transfer.device_path), packets=transfer.size)
         return [note, Park(), *self._begin(transfer)]
 
@@ -277,6 +305,7 @@ class Session:
             return self._ask_again("data does not fit the size that START told, or the offset")
         offset_bytes = transfer.held_bytes
         transfer.take(len(run.data))
+        self._patience.data()
         self._fruitless_inits = 0
         effects: Effects = [Append(offset_bytes, run.data)]
         if transfer.whole:
@@ -292,7 +321,7 @@ class Session:
         return self._ask_again(damaged.reason)
 
     def _took_status(self, status: Status) -> Effects:
-        return [self._status_note(status), *self._end(f"STATUS {status.code}")]
+        return [self._status_note(status), *self._end_stuck(f"STATUS {status.code}")]
 
     # -- what the store answers
 
@@ -302,16 +331,20 @@ class Session:
             return [Park()]
         self._must_be(State.OPENING)
         transfer = self._current
-        transfer.opened(offset_bytes, comparing)
+        follows = transfer.opened(offset_bytes, comparing)
+        self._patience.data()
         note = self._note(
             Event.FILE_OPENED,
             device_path=_shown(transfer.device_path),
-            qualifier=self._current_ask.qualifier or None,
+            qualifier=transfer.qualifier or None,
             size=transfer.size_bytes,
             packets=transfer.size if transfer.in_packets else None,
             offset=transfer.resume_bytes,
             comparing=comparing or None,
         )
+        if follows:
+            self.state = State.RECEIVING
+            return [note, ExpectData(transfer.remaining_bytes, transfer.in_packets)]
         return [note, *self._resume()]
 
     def stored(self, path: str, size_bytes: int, duplicate: bool) -> Effects:
@@ -327,7 +360,7 @@ class Session:
             device_path=_shown(transfer.device_path),
             size=size_bytes,
             path=path,
-            resyncs=transfer.resyncs,
+            resyncs=self._patience.resyncs,
         )
         if self.state is State.ENDED:
             return [note]
@@ -352,8 +385,8 @@ class Session:
         """
         if self.state not in (*_WITH_PART, State.STORING):
             return []
-        asked = self._current_ask
-        note = self._note(Event.ANOTHER_FILE, device_path=_shown(asked.device_path), qualifier=asked.qualifier)
+        transfer = self._current
+        note = self._note(Event.ANOTHER_FILE, device_path=_shown(transfer.device_path), qualifier=transfer.qualifier)
         return [note, *self._open(compare=False)]
 
     def store_failed(self, reason: str) -> Effects:
@@ -378,7 +411,7 @@ class Session:
             case State.ENDED:
                 return []
             case _:
-                return [self._note(Event.SESSION_SILENT), *self._end("silence")]
+                return [self._note(Event.SESSION_SILENT), *self._end_stuck("silence")]
 
     def broke_protocol(self, reason: str) -> Effects:
         """The device sent what is no command, or none that is legal here."""
@@ -451,37 +484,35 @@ class Session:
                 transfer.start_crc,
                 compare,
                 transfer.in_packets,
-                self._current_ask.qualifier,
+                transfer.qualifier,
             )
         ]
 
     def _resume(self) -> Effects:
         """Ask for the file from where it stands; every RESUME beyond the first counts as one more attempt."""
-        transfer = self._current
-        if self.state is not State.OPENING:
-            over = self._count_resync()
-            if over:
-                return over
-        if transfer.unanswered == self._options.resume_tries:
-            return self._give_up(f"{transfer.unanswered} RESUMEs in a row brought no data")
-        transfer.unanswered += 1
-        transfer.syncs_due += 1
+        enough = "" if self.state is State.OPENING else self._patience.resync()
+        enough = enough or self._patience.resume()
+        if enough:
+            return self._give_up(enough)
         self.state = State.AWAIT_SYNC
-        return [DropUntilSync(), Send(Resume(transfer.resume_offset))]
+        return [DropUntilSync(), Send(Resume(self._current.resume_offset))]
 
     def _ask_again(self, reason: str) -> Effects:
         offset_bytes = self._current.resume_bytes
         return [self._note(Event.DATA_REFUSED, reason=reason, offset=offset_bytes), *self._resume()]
 
     def _count_resync(self) -> Effects:
-        transfer = self._current
-        transfer.resyncs += 1
-        if transfer.resyncs <= self._options.max_resyncs:
-            return []
-        return self._give_up(f"more than {self._options.max_resyncs} resyncs in one file")
+        enough = self._patience.resync()
+        return self._give_up(enough) if enough else []
 
     def _give_up(self, reason: str) -> Effects:
-        return [self._note(Event.SESSION_GIVEN_UP, reason=reason), *self._end(reason)]
+        return [self._note(Event.SESSION_GIVEN_UP, reason=reason), *self._end_stuck(reason)]
+
+    def _end_stuck(self, reason: str) -> Effects:
+        """End over what was asked for; if none of it came, it shall not stand in the way of what else there is."""
+        if self._asked and not (self.transfer and self.transfer.taken):
+            self.stuck_on = self._asked.offer
+        return self._end(reason)
 
     def _let_go(self) -> Effects:
         """Park the file under way, if any."""

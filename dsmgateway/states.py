@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 
 from dsmgateway.commands import Init, MetadataResponse, Path, Start, Status, Sync
-from dsmgateway.framing import Damaged, DataRun, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, StepFound
 
 
 class State(enum.Enum):
@@ -47,19 +48,22 @@ EXPECTED: dict[State, str] = {
 }
 
 #: Where an INIT leads: to the first of what it offers, by its path or its identifier.
-_BEGINS = (S.AWAIT_PATH, S.AWAIT_METADATA, S.AWAIT_START, S.ENDED)
+_BEGINS = (S.AWAIT_PATH, S.AWAIT_METADATA, S.ENDED)
 #: What a device may send in each state, and the states it can lead to. Anything else is an `UnexpectedCommand`.
 LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     S.AWAIT_INIT: {Init: _BEGINS, Status: (S.ENDED,)},
     S.AWAIT_PATH: {
         Init: _BEGINS,
         Path: (S.AWAIT_METADATA, S.AWAIT_START, S.ENDED),
+        MetadataResponse: (S.AWAIT_PATH,),
+        Start: (S.AWAIT_PATH,),
         Status: (S.ENDED,),
     },
     S.AWAIT_METADATA: {
-        Init: (S.AWAIT_PATH, S.AWAIT_METADATA, S.ENDED),
+        Init: _BEGINS,
         Path: (S.AWAIT_METADATA,),
         MetadataResponse: (S.AWAIT_START,),
+        Start: (S.AWAIT_METADATA,),
         Status: (S.ENDED,),
     },
     S.AWAIT_START: {
@@ -72,6 +76,8 @@ LEGAL: dict[State, dict[type, tuple[State, ...]]] = {
     S.OPENING: {},
     S.AWAIT_SYNC: {
         Init: _BEGINS,
+        Path: (S.AWAIT_SYNC,),
+        MetadataResponse: (S.AWAIT_SYNC,),
         Start: (S.AWAIT_SYNC, S.OPENING, S.ENDED),
         Sync: (S.RECEIVING, S.AWAIT_SYNC, S.OPENING, S.ENDED),
         Status: (S.ENDED,),

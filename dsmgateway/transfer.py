@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from dsmgateway.families import Unit
-from dsmgateway.packets import PACKET_BYTES, last_packet, resume_offset
+from dsmgateway.packets import PACKET_BYTES, first_byte, last_packet, resume_offset
 
 
 class SyncVerdict(enum.Enum):
@@ -41,16 +41,16 @@ class Transfer:
     unit: Unit = Unit.BYTES
     held_bytes: int = 0
     comparing: bool = False
+    #: What tells it from other files under the same name, see `dsmgateway.store.Offered`.
+    qualifier: str | None = None
     #: Whether a SYNC has been taken: from then on the unit is beyond doubt.
     synced: bool = False
-    #: RESUMEs since the last data that fitted.
-    unanswered: int = 0
-    #: RESUMEs that no SYNC has answered yet: so many SYNCs are due, and no fault of the device.
-    syncs_due: int = 0
-    #: RESUMEs beyond the first, and steps found again, on this connection.
-    resyncs: int = 0
+    #: Whether data has been taken since it was opened.
+    taken: bool = False
     #: The device began beyond what we hold: ask from the start.
     from_start: bool = False
+    #: The SYNC that showed the unit said that data follows from the start.
+    follows_from_start: bool = False
 
     @property
     def in_packets(self) -> bool:
@@ -91,16 +91,18 @@ class Transfer:
         """Whether all bytes are held: of a size in packets, the last packet, however short."""
         return self.held_bytes > self.last_packet_bytes if self.in_packets else self.held_bytes == self.size_bytes
 
-    def opened(self, offset_bytes: int, comparing: bool) -> None:
-        """Begin where the store says the file stands."""
+    def opened(self, offset_bytes: int, comparing: bool) -> bool:
+        """Begin where the store says the file stands; tell whether the data for that place follows already."""
         self.held_bytes, self.comparing = offset_bytes, comparing
-        self.from_start, self.unanswered = False, 0
+        follows, self.follows_from_start = self.follows_from_start and offset_bytes == 0, False
+        self.synced, self.taken, self.from_start = self.synced or follows, False, False
+        return follows
 
     def sync(self, offset: int) -> SyncVerdict:
         """Judge a SYNC (4.10); where it says GO_ON, ``held_bytes`` is what it names (a rewind overwrites)."""
         if not self.synced and not self.in_packets and self.resume_bytes == 0 and offset == 1:
             return SyncVerdict.IN_PACKETS
-        offset_bytes = max(offset - 1, 0) * PACKET_BYTES if self.in_packets else offset
+        offset_bytes = first_byte(offset) if self.in_packets else offset
         if self.comparing and offset_bytes != self.last_packet_bytes:
             return SyncVerdict.NOT_THE_LAST_PACKET
         if offset_bytes > self.held_bytes or offset_bytes >= self.size_bytes:
@@ -110,8 +112,7 @@ class Transfer:
 
     def count_packets(self) -> None:
         """Take START's size for a number of packets from now on, as after `SyncVerdict.IN_PACKETS`."""
-        self.unit, self.held_bytes = Unit.PACKETS, 0
-        self.syncs_due = max(0, self.syncs_due - 1)
+        self.unit, self.held_bytes, self.follows_from_start = Unit.PACKETS, 0, True
 
     def fits(self, length_bytes: int, frames: int, offset_bytes: int | None) -> bool:
         """Tell whether data of ``frames`` packets, which the device may have placed itself, can be taken.
@@ -126,4 +127,4 @@ class Transfer:
     def take(self, length_bytes: int) -> None:
         """Count data that fits."""
         self.held_bytes += length_bytes
-        self.unanswered = 0
+        self.taken = True

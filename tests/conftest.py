@@ -20,7 +20,8 @@ from dsmgateway import effects as fx
 from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
 from dsmgateway.families import family_of
-from dsmgateway.framing import DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import DeviceDecoder, DeviceEvent, GatewayDecoder
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.states import State
 from dsmgateway.transfer import Transfer

@@ -100,6 +100,7 @@ def test_json_is_an_object_a_line_with_the_same_facts() -> None:
         "command": "START",
         "size": 2500,
         "crc": 0,
+        "unit": "bytes",
     }
 
 

@@ -8,13 +8,27 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from conftest import IDLE, IMEI, METADATA, PATH, content, conversation, cut, data_frames, init, load_vectors, opening
+from conftest import (
+    IDLE,
+    IMEI,
+    METADATA,
+    PATH,
+    content,
+    conversation,
+    cut,
+    data_frames,
+    enhanced_frames,
+    init,
+    load_vectors,
+    opening,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsmgateway import commands as c
 from dsmgateway.decode import Decoding, Direction, Kind, Line, direction_of
 from dsmgateway.explain import explain
+from dsmgateway.families import Unit
 from dsmgateway.metadata import Metadata
 
 DEVICE, GATEWAY = Direction.DEVICE, Direction.GATEWAY
@@ -59,7 +73,7 @@ def named(lines: list[Line]) -> list[str]:
         (c.Path(b"\x1b[2Ja\n\xe2\x80\xae.jpg\xff\0"), "PATH", r"\x1b[2Ja\n\u202e.jpg\xff"),
         (c.FileRequest(PATH), "FILE_REQUEST", "dsm/picture/251102/081601.jpg"),
         (c.MetadataRequest(), "METADATA_REQUEST", ""),
-        (c.MetadataRequest(b"\1\2"), "METADATA_REQUEST", "identifier 0102"),
+        (c.MetadataRequest(b"\1\2"), "METADATA_REQUEST", r"identifier \x01\x02"),
         (
             c.MetadataResponse(METADATA),
             "METADATA",
@@ -88,8 +102,8 @@ def named(lines: list[Line]) -> list[str]:
             "METADATA",
             r'version 1, JSON {"version": 1, "more":"\n\xff"}    ',
         ),
-        (c.Start(2500, 0), "START", "size 2500 bytes, CRC-16 of the file not known (0000)"),
-        (c.Start(2500, 0xBEEF), "START", "size 2500 bytes, CRC-16 of the file beef"),
+        (c.Start(2500, 0), "START", "size 2500, CRC-16 of the file not known (0000)"),
+        (c.Start(2500, 0xBEEF), "START", "size 2500, CRC-16 of the file beef"),
         (c.Resume(1024), "RESUME", "send from offset 1024 on"),
         (c.Sync(1024), "SYNC", "DATA follows from offset 1024 on"),
         (c.Data(b"abc", 0x12), "DATA", "3 bytes, CRC 0012"),
@@ -215,19 +229,171 @@ def test_enhanced_data_says_its_own_place() -> None:
     assert (line.name, line.facts["file_offset"], line.length_bytes) == ("ENHANCED_DATA", 4096, 110)
 
 
+@given(plain=st.lists(st.booleans(), min_size=3, max_size=3), places=st.lists(st.integers(0, 2700)))
+def test_of_mixed_frames_each_is_a_line_with_its_name_and_place(plain: list[bool], places: list[int]) -> None:
+    frames = enhanced_frames(FILE, plain=plain.__getitem__)
+    head = b"".join(command.encode() for command in (init(protocol_id=6), c.Start(len(FILE), 0), c.Sync(0)))
+    decoding, lines = lines_of(*((DEVICE, piece) for piece in cut(head + b"".join(frames), places)))
+    data = lines[3:]
+    assert named(data) == ["DATA" if is_plain else "ENHANCED_DATA" for is_plain in plain]
+    assert [line.facts["file_offset"] for line in data] == [0, 1024, 2048]
+    assert [line.length_bytes for line in data] == [len(frame) for frame in frames]
+    assert all(line.facts["crc_right"] for line in data) and decoding.complete
+
+
+def test_a_cut_enhanced_frame_is_a_line_too() -> None:
+    first, second, third = enhanced_frames(FILE, plain=lambda number: number == 2)
+    head = b"".join(command.encode() for command in (init(protocol_id=6), c.Start(len(FILE), 0), c.Sync(0)))
+    lines = from_device(head + first + second[:580] + second + third)
+    assert named(lines[3:]) == ["ENHANCED_DATA", "cut frame", "ENHANCED_DATA", "DATA"]
+    assert [line.facts["file_offset"] for line in lines[5:]] == [1024, 2048]
+
+
+# -- which file it is, and what is counted
+
+DUALCAM_METADATA = struct.pack(">BBQBHBhdd", 3, 4, 1763800000123, 9, 0, 25, 120, 54.687157, 25.279652)
+PHOTO_BIT, VIDEOS_BITS = 0x04000000, 0x30000000
+
+
+def dualcam_device(file: bytes, offers: int = PHOTO_BIT) -> list[bytes]:
+    """What a DualCam up to protocol 5 sends for one file, in three parts: after each the gateway has an answer."""
+    told = [init(offers), c.MetadataResponse(DUALCAM_METADATA), c.Start(-(-len(file) // 1024), 0)]
+    opened = [command.encode() for command in told]
+    return [*opened, c.Sync(1).encode() + b"".join(data_frames(file)), init(IDLE).encode()]
+
+
+def dualcam_both(file: bytes, identifier: bytes, offers: int = PHOTO_BIT) -> list[tuple[Direction, bytes]]:
+    """The same with the gateway's answers."""
+    answers = [c.MetadataRequest(identifier), c.FileRequest(identifier), c.Resume(0), c.RepeatInit(), c.Close()]
+    pieces = []
+    for said, answer in zip(dualcam_device(file, offers), answers, strict=True):
+        pieces += [(DEVICE, said), (GATEWAY, answer.encode())]
+    return pieces
+
+
+def test_of_a_dualcam_one_side_says_all_about_metadata_size_and_places() -> None:
+    decoding, lines = lines_of((DEVICE, b"".join(dualcam_device(FILE))))
+    assert decoding.complete
+    assert [(line.name, line.words) for line in lines[1:4]] == [
+        (
+            "METADATA",
+            "version 3, 2025-11-22T08:26:40.123Z, type 4 front_photo, trigger 9 periodic, at 54.687157 25.279652, "
+            "length 0 s, 25 frames/s, time zone +120 min",
+        ),
+        ("START", "size 3 packets (2049 to 3072 bytes), CRC-16 of the file not known (0000)"),
+        ("SYNC", "DATA follows from packet 1 (byte 0) on"),
+    ]
+    assert [line.facts["file_offset"] for line in lines if line.name == "DATA"] == [0, 1024, 2048]
+    assert lines[1].facts["layout"] == "dualcam" and lines[1].facts["camera"] == "front"
+    assert lines[2].facts == {"size": 3, "crc": 0, "unit": "packets"}
+
+
+def test_of_a_dualcam_both_sides_say_the_same() -> None:
+    decoding, lines = lines_of(*dualcam_both(FILE, b"%photof"))
+    assert decoding.complete
+    assert [line for line in lines if line.direction is DEVICE] == from_device(b"".join(dualcam_device(FILE)))
+    from_gateway = [(line.name, line.words, line.facts.get("unit")) for line in lines if line.direction is GATEWAY]
+    assert from_gateway == [
+        ("METADATA_REQUEST", "identifier %photof", None),
+        ("FILE_REQUEST", "identifier %photof", None),
+        ("RESUME", "send from packet 0 (byte 0) on", "packets"),
+        ("REPEAT_INIT", "", None),
+        ("CLOSE", "the connection ends", None),
+    ]
+
+
+def cameras(lines: list[Line]) -> list[object]:
+    """Of whose file the lines with metadata are."""
+    return [line.facts.get("camera") for line in lines if line.name == "METADATA"]
+
+
+def test_of_several_offers_the_gateway_says_which_and_without_it_the_first_counts() -> None:
+    rear = DUALCAM_METADATA[:1] + b"\x63" + DUALCAM_METADATA[2:]  # a type that says nothing of the camera
+    device = [init(VIDEOS_BITS).encode(), c.MetadataResponse(rear).encode()]
+    assert cameras(from_device(b"".join(device))) == ["front"]
+    assert cameras(
+        lines_of((DEVICE, device[0]), (GATEWAY, c.MetadataRequest(b"%videor").encode()), (DEVICE, device[1]))[1]
+    ) == ["rear"]
+    assert cameras(
+        lines_of((DEVICE, device[0]), (GATEWAY, c.FileRequest(b"%videor").encode()), (DEVICE, device[1]))[1]
+    ) == ["rear"]
+
+
+@pytest.mark.parametrize(("path", "camera"), [(b"\0", "rear"), (PATH, "dsm")])
+def test_an_identifier_counts_where_the_device_has_no_path(path: bytes, camera: str) -> None:
+    metadata = METADATA if path == PATH else DUALCAM_METADATA[:1] + b"\x63" + DUALCAM_METADATA[2:]
+    told = [init(0x0A000000), c.Path(path), c.MetadataResponse(metadata), c.Start(3, 0)]
+    lines = from_device(b"".join(command.encode() for command in told))
+    assert (cameras(lines), lines[-1].facts["unit"]) == ([camera], "bytes" if path == PATH else "packets")
+
+
+def test_a_request_for_metadata_without_identifier_leaves_the_path_as_it_is() -> None:
+    body = bytes(14)
+    told = [init().encode() + c.Path(b"mdas9/1.mp4\0").encode(), c.MetadataResponse(body).encode()]
+    _, lines = lines_of((DEVICE, told[0]), (GATEWAY, c.MetadataRequest().encode()), (DEVICE, told[1]))
+    assert lines[-1].facts["layout"] == "adas"
+
+
+def counted(*commands: c.DeviceCommand | c.GatewayCommand) -> list[tuple[str, object, str]]:
+    """Of every line that has one: its name, the unit and the words."""
+    gateway = (c.Resume, c.FileRequest, c.PathRequest)
+    pieces = [(GATEWAY if isinstance(command, gateway) else DEVICE, command.encode()) for command in commands]
+    return [(line.name, line.facts["unit"], line.words) for line in lines_of(*pieces)[1] if "unit" in line.facts]
+
+
+OFFERED_BY_PATH = (init(), c.Path(b"dualcam_front/a.jpg\0"))
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_first_sync_of_1_shows_that_start_told_packets(both: bool) -> None:
+    resume = [c.Resume(0)] if both else []
+    said = counted(*OFFERED_BY_PATH, c.Start(3, 0), *resume, c.Sync(1), c.Start(3, 0), *[c.Resume(3)] * both, c.Sync(3))
+    assert [line for line in said if line[0] != "RESUME"] == [
+        ("START", "bytes", "size 3 bytes, CRC-16 of the file not known (0000)"),
+        (
+            "SYNC",
+            "packets",
+            "DATA follows from packet 1 (byte 0) on; so the size that START told is 3 packets (2049 to 3072 bytes)",
+        ),
+        ("START", "packets", "size 3 packets (2049 to 3072 bytes), CRC-16 of the file not known (0000)"),
+        ("SYNC", "packets", "DATA follows from packet 3 (byte 2048) on"),
+    ]
+    assert [line for line in said if line[0] == "RESUME"] == [
+        ("RESUME", "bytes", "send from byte 0 on"),
+        ("RESUME", "packets", "send from packet 3 (byte 2048) on"),
+    ][: 2 * both]
+
+
 @pytest.mark.parametrize(
-    "head", [init(0x04000000).encode(), init().encode() + c.Path(b"dualcam_front/a.jpg\0").encode()]
+    ("commands", "unit"),
+    [
+        ((*OFFERED_BY_PATH, c.Start(3, 0), c.Sync(3)), "bytes"),
+        ((*OFFERED_BY_PATH, c.Start(3, 0), c.Sync(0), c.Sync(1)), "bytes"),
+        ((*OFFERED_BY_PATH, c.Start(3000, 0), c.Resume(1024), c.Sync(1)), "bytes"),
+        ((*OFFERED_BY_PATH, c.Start(3000, 0), c.Resume(0), c.Sync(2), c.Resume(0), c.Sync(1)), "packets"),
+        ((*OFFERED_BY_PATH, c.Start(3, 0), c.Sync(1), c.Start(9999, 0), c.Sync(0)), "bytes"),
+        ((*OFFERED_BY_PATH, c.Start(3, 0), c.Sync(1), init(), c.Path(PATH), c.Start(3, 0), c.Sync(0)), "bytes"),
+        ((init(PHOTO_BIT), c.Start(3, 0), c.Sync(0)), "packets"),
+        ((init(PHOTO_BIT, protocol_id=6), c.Start(3, 0), c.Sync(0)), "bytes"),
+        ((init(protocol_id=6), c.Path(b"dualcam_front/a.jpg\0"), c.Start(9999, 0), c.Sync(1024)), "bytes"),
+    ],
 )
-def test_old_dual_cameras_count_packets(head: bytes) -> None:
-    lines = from_device(head + c.Start(4, 0).encode() + c.Sync(3).encode() + data_frames(FILE)[0])
-    assert lines[-2].words == "DATA follows from offset 3 on (packets from 1)"
-    assert lines[-2].facts["unit"] == "packets"
-    assert lines[-1].facts["file_offset"] == 2048
+def test_the_unit_follows_the_rules_of_the_gateway(
+    commands: tuple[c.DeviceCommand | c.GatewayCommand, ...], unit: str
+) -> None:
+    assert counted(*commands)[-1][:2] == ("SYNC", unit)
 
 
-def test_newer_dual_cameras_count_bytes() -> None:
-    head = init(protocol_id=6).encode() + c.Path(b"dualcam_front/a.jpg\0").encode()
-    assert from_device(head + c.Start(9999, 0).encode() + c.Sync(1024).encode())[-1].facts["unit"] == "bytes"
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "size 0 packets, "),
+        (1, "size 1 packet (1 to 1024 bytes), "),
+        (584, "size 584 packets (596993 to 598016 bytes), "),
+    ],
+)
+def test_packets_are_told_as_bytes_too(size: int, words: str) -> None:
+    assert explain(c.Start(size, 0), unit=Unit.PACKETS).words.startswith(words)
 
 
 # -- how it ends

@@ -191,7 +191,7 @@ def test_one_address_cannot_take_the_place_of_others(tmp_path: Path) -> None:
         delivers(gateway, PICTURE, B)
         for one in held:
             one.close()
-        eventually("the place is free again", lambda: not gateway.connections)
+        eventually("the place is free again", lambda: len(gateway.events("device.disconnected")) == 4)
         delivers(gateway, OTHER)
         assert len(gateway.events("limit.connections")) == 1
         assert not gateway.troubles()
@@ -273,7 +273,7 @@ def test_two_senders_with_one_imei_do_not_keep_each_other_from_finishing(tmp_pat
         keeper.hear(c.Close)
         # Nobody is there any more: the other may come, too.
         keeper.hear_the_end()
-        eventually("it has gone", lambda: not gateway.connections)
+        eventually("it has gone", lambda: len(gateway.events("device.disconnected")) == 5)
         delivers(gateway, Picture(content(4000), path=b"dsm/picture/251102/081602.jpg"), B)
         assert len(gateway.media()) == 2
         assert not gateway.troubles()

@@ -220,10 +220,11 @@ def test_another_photo_found_only_at_the_end(tmp_path: Path) -> None:
 def test_without_metadata_a_photo_begins_anew(tmp_path: Path) -> None:
     """Where nothing but the identifier is known, bytes of an earlier connection are not trusted, nor kept."""
     photo = DualCamFile(content(20 * 1024 + 5))
-    with running_gateway(tmp_path, "--no-metadata") as gateway:
+    with running_gateway(tmp_path, "--metadata-timeout=1") as gateway:
         for last in (False, True):
             with HandDualCam(gateway) as camera:
                 camera.say(init(int(FRONT_PHOTO) << 24))
+                camera.hear(c.MetadataRequest)
                 camera.hear(c.FileRequest)
                 camera.say(c.Start(photo.packets, 0))
                 assert camera.hear(c.Resume).offset == 0

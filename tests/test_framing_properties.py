@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 from dsmgateway import commands as c
 from dsmgateway import crc as crc_module
 from dsmgateway.errors import PeerError
-from dsmgateway.framing import MAX_CANDIDATES, DataRun, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import MAX_CANDIDATES, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
 
 #: A search looks through one frame's length, and the last candidate in it is one byte short of a whole ENHANCED_DATA.
 MOST_IN_SEARCH = 1033 + 1034 - 1

@@ -27,9 +27,11 @@ from dsmgateway import effects as fx
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import OF_CONNECTION, Event, log_event
 from dsmgateway.families import Family
-from dsmgateway.framing import Damaged, DataRun, DeviceEvent, StepFound
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceEvent, StepFound
 from dsmgateway.metadata import Metadata
-from dsmgateway.session import MAX_FRUITLESS_INITS, Session, SessionOptions
+from dsmgateway.patience import MOST_SYNCS_DUE
+from dsmgateway.session import MAX_FRUITLESS_INITS, MAX_OTHER_STARTS, Session, SessionOptions
 from dsmgateway.states import State
 
 S = State
@@ -156,10 +158,12 @@ def test_unreadable_metadata_is_no_reason_to_stop() -> None:
 
 
 def test_a_repeated_start_is_no_unanswered_resume() -> None:
-    """However often the device repeats START, each is answered, and uses up no attempt; time bounds it."""
+    """START that the device repeats is answered and uses up no attempt; more than a few are left to the time limit."""
     session = session_in(S.AWAIT_SYNC, SessionOptions(max_resyncs=0, resume_tries=1))
-    for _ in range(200):
-        assert session.receive(c.Start(SIZE, 0)) == [fx.Send(c.Resume(0), renews=False)]
+    answers = [session.receive(c.Start(SIZE, 0)) for _ in range(200)]
+    assert answers[: MOST_SYNCS_DUE - 1] == [[fx.Send(c.Resume(0), renews=False)]] * (MOST_SYNCS_DUE - 1)
+    assert answers[MOST_SYNCS_DUE - 1 :] == [[]] * (201 - MOST_SYNCS_DUE)
+    assert acts(session.receive(c.Sync(0))) == [fx.ExpectData(SIZE)]
 
 
 def test_a_sync_for_each_resume_is_no_resync() -> None:
@@ -209,11 +213,11 @@ def test_an_acknowledgement_on_its_way_is_not_taken_back() -> None:
 
 def test_start_with_another_file_again_and_again() -> None:
     """A device that describes another file with every START is left: each would open a part."""
-    session = session_in(S.AWAIT_SYNC, SessionOptions(max_resyncs=2))
-    for size in (1001, 1002):
+    session = session_in(S.AWAIT_SYNC)
+    for size in range(1001, 1001 + MAX_OTHER_STARTS):
         assert acts(session.receive(c.Start(size, 0))) == [fx.Park(), fx.Open(PATH[:-1], size, 0, compare=True)]
         session.opened(0, False)
-    effects = session.receive(c.Start(1003, 0))
+    effects = session.receive(c.Start(1100, 0))
     assert list(notes(effects)) == [Event.FILE_PARKED, Event.SESSION_GIVEN_UP]
     assert acts(effects)[0] == fx.Park() and isinstance(acts(effects)[-1], fx.End)
 

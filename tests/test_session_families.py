@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 
 from dsmgateway import commands as c
 from dsmgateway import effects as fx
+from dsmgateway.commands import Offer
 from dsmgateway.crc import crc16
 from dsmgateway.errors import UnexpectedCommand
 from dsmgateway.events import Event
 from dsmgateway.families import IDENTIFIERS, Family
-from dsmgateway.framing import DataRun
+from dsmgateway.frames import DataRun
 from dsmgateway.metadata import Metadata
-from dsmgateway.session import Session, SessionOptions
+from dsmgateway.session import MAX_OTHER_STARTS, Session, SessionOptions
 from dsmgateway.states import State
 
 S = State
@@ -164,10 +165,99 @@ def test_without_metadata_nothing_tells_the_file() -> None:
     assert opening == fx.Open(b"%photof", 3072, 0, compare=True, in_packets=True, qualifier="")
 
 
-def test_metadata_can_be_left_out() -> None:
-    """Where it is not asked for, the file is asked for at once."""
+def test_metadata_of_an_identifier_is_always_asked_for() -> None:
+    """Nothing else tells which file it names, and only a file that is known can be taken up again."""
     session = Session(SessionOptions(metadata=False))
-    assert acts(session.receive(init(0x20000000)))[-1] == fx.Send(c.FileRequest(b"%videor"))
+    assert acts(session.receive(init(0x20000000)))[-1] == fx.Send(c.MetadataRequest(b"%videor"))
+    session = Session(SessionOptions(metadata=False))
+    session.receive(init())
+    assert acts(session.receive(c.Path(PATH))) == [fx.Send(c.FileRequest(PATH))]
+
+
+def test_metadata_after_start_does_not_change_which_file_it_is() -> None:
+    """The file is what it was taken for at START; metadata that came too late only goes into the record."""
+    session = Session(SessionOptions())
+    session.receive(init(FRONT_PHOTO))
+    session.timed_out()
+    session.receive(c.Start(1, 0))
+    session.opened(0, False)
+    assert session.receive(c.MetadataResponse(DUALCAM_METADATA)) == []
+    assert session.receive(c.MetadataResponse(b"of the next file")) == []
+    session.receive(c.Sync(1))
+    (reopened,) = acts(session.other_file())
+    assert isinstance(reopened, fx.Open) and reopened.qualifier == ""
+    session.opened(0, False)
+    session.receive(c.Sync(1))
+    assert session.receive(DataRun(b"a", 1))[-1] == fx.Finish(5, Metadata.parse(DUALCAM_METADATA, 5, b"%photof"))
+
+
+def test_start_again_after_data_is_compared() -> None:
+    """An identifier may name another file by then, of as many packets: the store gets to see it."""
+    session = dualcam(9)
+    session.receive(c.Sync(1))
+    assert acts(session.receive(c.Start(9, 0))) == resume(0), "nothing has been taken yet"
+    session.receive(c.Sync(1))
+    opening = fx.Open(b"%photof", 9216, 0, compare=False, in_packets=True, qualifier=QUALIFIER)
+    for _ in range(MAX_OTHER_STARTS):
+        session.receive(DataRun(bytes(3072), 3))
+        assert acts(session.receive(c.Start(9, 0))) == [fx.Park(), opening]
+        assert acts(session.opened(2048, False)) == resume(3)
+        session.receive(c.Sync(3))
+    session.receive(DataRun(bytes(1024), 1))
+    assert [type(effect) for effect in acts(session.receive(c.Start(9, 0)))] == [fx.Park, fx.End]
+
+
+@pytest.mark.parametrize("late", [c.MetadataResponse(b""), c.Start(3, 0)])
+def test_answers_to_what_was_asked_before_init(late: c.DeviceCommand) -> None:
+    """A device that begins again while an answer is on its way is not sent away for it."""
+    session = Session(SessionOptions())
+    session.receive(init())
+    assert session.receive(late) == []
+    assert session.state is S.AWAIT_PATH
+    session.receive(c.Path(PATH))
+    if isinstance(late, c.Start):
+        assert session.receive(late) == []
+        assert session.state is S.AWAIT_METADATA
+
+
+def stuck_at(*commands: c.DeviceCommand) -> Session:
+    """A session with a front photo and a front video to take that went so far."""
+    session = Session(SessionOptions())
+    session.receive(init(0x14000000))
+    for command in commands:
+        session.receive(command)
+    return session
+
+
+def test_what_cannot_be_had_does_not_stand_in_the_way() -> None:
+    """What a session ended over without any of its data is asked for last the next time; all else stays in order."""
+    empty = stuck_at(c.MetadataResponse(b""), c.Start(0, 0))
+    gone = stuck_at(c.MetadataResponse(b""), c.Status(17))
+    silent = stuck_at(c.MetadataResponse(b""))
+    silent.timed_out()
+    for session in (empty, gone, silent):
+        assert session.state is S.ENDED
+        assert session.stuck_on is Offer.FRONT_PHOTO
+        following = Session(SessionOptions())
+        following.last_resort = session.stuck_on
+        assert acts(following.receive(init(0x34000000)))[-1] == fx.Send(c.MetadataRequest(b"%videof"))
+        alone = Session(SessionOptions())
+        alone.last_resort = session.stuck_on
+        assert acts(alone.receive(init(FRONT_PHOTO)))[-1] == fx.Send(c.MetadataRequest(b"%photof"))
+
+
+def test_who_brings_something_is_not_stuck() -> None:
+    """A lost link, a stop, and a file that breaks off after some data change nothing."""
+    for end in (Session.lost, Session.stop, Session.taken_over):
+        session = stuck_at(c.MetadataResponse(b""), c.Start(3, 0))
+        end(session)
+        assert session.stuck_on == Offer(0)
+    session = stuck_at(c.MetadataResponse(b""), c.Start(3, 0))
+    session.opened(0, False)
+    session.receive(c.Sync(1))
+    session.receive(DataRun(bytes(1024), 1))
+    session.receive(c.Status(4))
+    assert session.stuck_on == Offer(0)
 
 
 def test_start_of_another_size_is_another_file() -> None:
@@ -213,6 +303,10 @@ def test_photos_before_videos_after_paths() -> None:
         (request,) = [effect.command for effect in session.receive(init(offers)) if isinstance(effect, fx.Send)]
         if isinstance(request, c.PathRequest):
             (request,) = [effect.command for effect in session.receive(c.Path(PATH)) if isinstance(effect, fx.Send)]
+        else:
+            (answer,) = session.receive(c.MetadataResponse(DUALCAM_METADATA))
+            assert isinstance(answer, fx.Send)
+            request = answer.command
         assert isinstance(request, c.FileRequest)
         asked.append(request.path)
         session.receive(c.Start(1, 0))
@@ -280,6 +374,30 @@ def test_unknown_families_are_taken() -> None:
     session = Session(SessionOptions())
     session.receive(init())
     assert acts(session.receive(c.Path(b"newcam/1.jpg\0"))) == [fx.Send(c.MetadataRequest())]
+
+
+def test_a_file_that_grew_before_it_was_asked_for() -> None:
+    """START of another size is heard in mid-file and before RESUME reached the device: what is stored is all of it."""
+    file = content(15 * 1024 - 5)
+    talk = Conversation()
+    told = [init(FRONT_PHOTO), c.MetadataResponse(DUALCAM_METADATA), c.Start(10, 0), c.Start(15, 0)]
+    talk.feed(b"".join(command.encode() for command in told))
+    assert talk.commands[-2:] == [c.Resume(0), c.Resume(0)]
+    talk.feed(b"".join([c.Sync(1).encode(), *data_frames(file)[:5]]))
+    talk.perform(talk.session.timed_out())
+    talk.feed(data_frames(file)[5] + c.Start(15, 0).encode())
+    assert talk.commands[-2:] == [c.Resume(6), c.Resume(0)]  # nothing is known of the other file
+    talk.feed(c.Sync(1).encode() + b"".join(data_frames(file)))
+    assert last_is(talk.store, file)
+    talk = Conversation()
+    talk.feed(b"".join(command.encode() for command in [init(), c.Path(PATH), c.MetadataResponse(METADATA)]))
+    frames = data_frames(file)
+    talk.feed(c.Start(5000, 0).encode() + c.Sync(0).encode() + frames[0])
+    talk.perform(talk.session.timed_out())
+    talk.feed(frames[1] + frames[2] + c.Start(len(file), 0).encode())
+    assert talk.commands[-1] == c.Resume(0) and talk.noted.count("file.opened") == 2
+    talk.feed(c.Sync(0).encode() + b"".join(frames))
+    assert last_is(talk.store, file)
 
 
 # -- the first SYNC tells
@@ -412,14 +530,12 @@ def test_sizes_decide_nothing(size_bytes: int, in_packets: bool) -> None:
 
 
 def test_a_file_whose_packets_are_counted_unexpectedly() -> None:
-    """A path file that turns out to be counted in packets is taken whole, after one more RESUME."""
+    """A path file that turns out to be counted in packets is taken whole, without one more RESUME."""
     file = content(4 * 1024 + 5)
     talk = Conversation()
     told = [init(), c.Path(PATH), c.MetadataResponse(METADATA), c.Start(5, 0), c.Sync(1)]
-    talk.feed(b"".join(command.encode() for command in told) + b"".join(data_frames(file)[:3]))
-    assert talk.commands[-2:] == [c.Resume(0), c.Resume(0)]
-    talk.feed(c.Sync(1).encode() + b"".join(data_frames(file)))
-    assert talk.commands[-1] == c.RepeatInit()
+    talk.feed(b"".join(command.encode() for command in told) + b"".join(data_frames(file)))
+    assert talk.commands[-2:] == [c.Resume(0), c.RepeatInit()]
     assert last_is(talk.store, file)
     assert talk.store.parts.get((str(IMEI), PATH[:-1], 5, 0, False, None)) in (None, bytearray())
 

@@ -31,7 +31,8 @@ from dsmgateway.commands import (
     Sync,
 )
 from dsmgateway.families import IDENTIFIERS, Family, Unit, unit_of
-from dsmgateway.framing import Damaged, DataRun, DeviceDecoder, DeviceEvent
+from dsmgateway.frames import DataRun
+from dsmgateway.framing import Damaged, DeviceDecoder, DeviceEvent
 from dsmgateway.simulator.faults import Faults
 from dsmgateway.simulator.fleet import Fleet, endpoint_for
 from dsmgateway.simulator.makes import Make

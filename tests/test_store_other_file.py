@@ -394,3 +394,34 @@ def test_however_it_is_cut_a_resumed_file_is_told_by_all_that_overlaps_and_by_no
         assert isinstance(answer, Stored) and answer.size_bytes == size
         stored = (quick_store._folder / answer.path).read_bytes()
         assert stored == (new if upload.offset_bytes == 0 else old[:begin] + new[begin:])
+
+
+_DARK = (b"\x28\xa2\x8a" * 400)[:1024]
+_REPEATED = random.Random(5).randbytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("packets", "offset"),
+    [
+        ([], 5),
+        ([_DARK], 4),
+        ([_REPEATED], 5),
+        ([_REPEATED, _REPEATED], 3),
+        ([_DARK, _REPEATED, _REPEATED], 2),
+        ([_REPEATED, _REPEATED, _DARK], 2),
+        ([_DARK] * 5, 0),
+    ],
+)
+def test_what_is_compared_says_something(store: FileStore, packets: list[bytes], offset: int) -> None:
+    """Packets of darkness, or one of many that are the same, could be of any picture: what is before them counts."""
+    content = CONTENT[: 6 * 1024 - 1024 * len(packets)] + b"".join(packets) + b"the end"
+    upload = _held(store, 6 * 1024, content=content)
+    assert upload.offset_bytes == offset * 1024
+    _assert_stored(store, upload, content)
+
+
+def test_a_long_darkness_is_not_searched_to_its_beginning(store: FileStore) -> None:
+    """What it costs to find something that tells is bounded; beyond that the file begins anew."""
+    dark = CONTENT[:2048] + _DARK * 80
+    offered = replace(PHOTO, size_bytes=100 * 1024)
+    assert _held(store, len(dark), offered, dark).offset_bytes == 0

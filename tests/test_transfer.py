@@ -124,12 +124,10 @@ def test_data_fits(length_bytes: int, offset_bytes: int | None, fits: bool) -> N
 
 
 def test_whole_with_the_last_byte() -> None:
-    """A file is whole when all bytes are held, not earlier; data that fits ends a row of RESUMEs."""
+    """A file is whole when all bytes are held, not earlier."""
     begun = transfer(held_bytes=4096)
-    begun.unanswered = 2
     begun.take(903)
     assert not begun.whole and begun.remaining_bytes == 1
-    assert begun.unanswered == 0
     begun.take(1)
     assert begun.whole and begun.remaining_bytes == 0
 
@@ -185,10 +183,9 @@ def test_data_fits_in_packets(held_bytes: int, length_bytes: int, frames: int, f
 def test_first_sync_of_1_shows_packets() -> None:
     """What was asked for at byte 0 cannot begin at 1; from then on START's size counts packets as well."""
     begun = transfer(5)
-    begun.syncs_due = 2
     assert begun.sync(1) is SyncVerdict.IN_PACKETS
     begun.count_packets()
-    assert (begun.size, begun.size_bytes, begun.syncs_due) == (5, 5120, 1)
+    assert (begun.size, begun.size_bytes) == (5, 5120)
     assert begun.sync(1) is SyncVerdict.GO_ON
     assert begun.remaining_bytes == 5120
 
@@ -201,3 +198,13 @@ def test_sync_of_1_is_a_byte_where_bytes_are_sure() -> None:
     assert begun.sync(1) is SyncVerdict.GO_ON
     assert begun.held_bytes == 1
     assert transfer(5000, 1024).sync(1) is SyncVerdict.GO_ON
+
+
+@pytest.mark.parametrize(("held_bytes", "follows"), [(0, True), (1024, False)])
+def test_data_follows_the_sync_that_showed_packets(held_bytes: int, follows: bool) -> None:
+    """That SYNC named the start; where the store holds nothing, its data is taken, and else asked for from there."""
+    begun = transfer(5)
+    begun.sync(1)
+    begun.count_packets()
+    assert begun.opened(held_bytes, False) is follows
+    assert begun.opened(0, False) is False, "only once"

@@ -9,7 +9,9 @@ whose fsync failed is never used again, not even after a second fsync that says 
 A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
 goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
 below its end is compared with it; at the first difference the part is discarded. Bytes that agree are not written, so a
-connection that ends early leaves the part as it was. With a qualifier that says nothing every connection begins at 0.
+connection that ends early leaves the part as it was. A packet in which few byte values occur, or one of many that are
+the same, is no proof, since pictures of darkness are full of those: the comparison begins before it. With a qualifier
+that says nothing every connection begins at 0.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from dsmgateway import packets
@@ -29,6 +32,11 @@ from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, enc
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, OtherFile, Upload
 from dsmgateway.store.values import Offered
+
+#: A packet with fewer different bytes proves nothing by being equal; compressed pictures have some 250.
+_TELLING_VALUES = 32
+#: So many packets without such a one, and the file is begun anew.
+_MOST_COMPARED_PACKETS = 64
 
 
 @dataclass(slots=True)
@@ -305,14 +313,35 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
     try:
         blocks = room.disk.blocks(path, descriptor, 0, furthest_bytes)
         checkpoint = proven_checkpoint(blocks, journal.checkpoints)
-        if checkpoint is None or resume_offset(offered, checkpoint) == 0:
+        offset_bytes = 0 if checkpoint is None else resume_offset(offered, checkpoint)
+        if offered.qualifier is not None:
+            offset_bytes = _telling_offset(room, path, descriptor, offset_bytes)
+        if checkpoint is None or offset_bytes == 0:
             return None
-        for block in room.disk.blocks(path, descriptor, 0, resume_offset(offered, checkpoint)):
+        for block in room.disk.blocks(path, descriptor, 0, offset_bytes):
             digests.update(block)
     except StoreError:
         room.spool.set_aside(offered.key)
         return None
     return checkpoint, digests
+
+
+def _telling_offset(room: Room, path: Path, descriptor: int, offset_bytes: int) -> int:
+    """Return the offset of the last packet, from this one backwards, that proves something by being equal, or 0."""
+
+    def packet(begin_bytes: int) -> bytes:
+        return b"".join(room.disk.blocks(path, descriptor, begin_bytes, begin_bytes + packets.PACKET_BYTES))
+
+    lowest_bytes = max(offset_bytes - _MOST_COMPARED_PACKETS * packets.PACKET_BYTES, 0)
+    repeats = False
+    while offset_bytes > lowest_bytes:
+        before_bytes = offset_bytes - packets.PACKET_BYTES
+        here, repeated = packet(offset_bytes), repeats
+        repeats = here == packet(before_bytes)
+        if not repeats and not repeated and len(set(here)) >= _TELLING_VALUES:
+            return offset_bytes
+        offset_bytes = before_bytes
+    return 0
 
 
 def _cut_journal(room: Room, offered: Offered, end_bytes: int) -> None:
