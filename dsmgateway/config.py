@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dsmgateway.admission import APPROVE, KNOWN, OPEN
 from dsmgateway.errors import ConfigError
 from dsmgateway.families import Family
-from dsmgateway.kinds import FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count, several
+from dsmgateway.kinds import FILE, FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count, several
 
 T = TypeVar("T")
 
@@ -76,15 +77,75 @@ class Settings:
     resume_tries: int = _setting(3, count(1000), "RESUMEs in a row without good file data before a session ends")
     store_timeout: float = _setting(120.0, TIME, "for the disk to make a file durable before the session ends")
     stop_timeout: float = _setting(4.0, TIME, "for parking what is under way when the gateway stops")
-    max_file_size: int = _setting(256 << 20, SIZE, "largest file that is taken")
+    max_file_size: int = _setting(256 << 20, SIZE, "largest file that is taken, of whichever kind")
     max_resyncs: int = _setting(
-        100, count(1_000_000), "damaged spots of one file on one connection before the session ends"
+        100,
+        count(1_000_000),
+        "damaged spots of one file on one connection (wrong CRCs, cut frames, whatever else had the data asked for "
+        "again) before the session ends",
     )
     part_max_age: float = _setting(30 * 86400.0, TIME, "age at which an unfinished file is deleted")
     checkpoint_bytes: int = _setting(256 << 10, SIZE, "at most this much of a file has to be sent again after a crash")
     checkpoint_interval: float = _setting(5.0, TIME, "at most the data of this time has to be sent again after a crash")
     store_threads: int = _setting(4, count(64), "threads that write to the disk")
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
+
+    # Who may come in, and how much of it: dsmgateway.door. Each default lets any real device through many times over.
+    admission: str = _setting(
+        OPEN,
+        choice(OPEN, KNOWN, APPROVE),
+        "who may send files: any device, those of the list known-devices, or those approved with dsmgateway devices; "
+        "a device blocked there is refused in each case",
+    )
+    known_devices: Path | None = _setting(
+        None, FILE, "the list of known devices: an IMEI a line, then a name if wanted; read again when it changes"
+    )
+    imei_check: str = _setting(
+        "none", choice("none", "luhn"), "whether an IMEI that nobody named must have the right check digit"
+    )
+    max_unknown_devices: int = _setting(
+        10_000, count(1_000_000), "refused devices that are remembered for approval; the one longest away is dropped"
+    )
+    max_connections: int = _setting(
+        0, count(10_000_000, least=0), "connections at a time; 0 means as many as there are open files for"
+    )
+    max_connections_per_address: int = _setting(
+        10_000,
+        count(10_000_000),
+        "connections at a time from one IPv4 address or IPv6 /64; carriers put thousands behind one",
+    )
+    max_connections_per_network: int = _setting(
+        20_000, count(10_000_000), "connections at a time from one IPv4 /24 or IPv6 /48"
+    )
+    accept_rate: int = _setting(
+        1000, count(1_000_000), "new connections a second; 20 times as many at once, as when a whole fleet comes back"
+    )
+    accept_rate_per_address: int = _setting(
+        500, count(1_000_000), "new connections a second from one IPv4 address or IPv6 /64; 20 times as many at once"
+    )
+    max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
+    max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")
+    device_bytes_per_day: int = _setting(
+        4 << 30, SIZE, "what a device may deliver in a day (UTC); a usual link brings 0.4GiB when it never rests"
+    )
+    device_files_per_day: int = _setting(10_000, count(1_000_000_000), "files that a device may deliver in a day (UTC)")
+    max_session_age: float = _setting(
+        86400.0,
+        TIME,
+        "age at which a connection ends between two files, and at twice that also within one; the largest file takes "
+        "30h on a poor link",
+    )
+    min_rate: int = _setting(100, SIZE, "bytes a second of file data that a device must bring; a poor link has 2500")
+    min_rate_time: float = _setting(
+        60.0, TIME, "time over which min-rate is measured; real links are silent for 10s now and then"
+    )
+    flapping_takeovers: int = _setting(
+        5, count(10_000), "how often senders on different addresses may take over from each other, by coming back"
+    )
+    flapping_time: float = _setting(600.0, TIME, "time within which flapping-takeovers are counted")
+    flapping_cooldown: float = _setting(
+        300.0, TIME, "time for which the last of them then keeps the device: enough for photos and short videos"
+    )
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
@@ -94,6 +155,8 @@ class Settings:
                     option.kind.check(one)
             except ValueError as error:
                 raise ConfigError(f"{option.name}: {error}") from None
+        if self.admission == KNOWN and self.known_devices is None:
+            raise ConfigError("admission: known needs a list, see known-devices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +309,9 @@ def load(
     found |= _from_environment(environ)
     found |= _from_command_line(given)
     settings = Settings(**{_BY_NAME[name].field_name: one.value for name, one in found.items()})  # type: ignore[arg-type]
-    settings = replace(
-        settings, data=folder / settings.data, trace=None if settings.trace is None else folder / settings.trace
-    )
+    relative = {option.field_name: getattr(settings, option.field_name) for option in OPTIONS}
+    paths: dict[str, Any] = {name: folder / path for name, path in relative.items() if isinstance(path, Path)}
+    settings = replace(settings, **paths)
     return Loaded(settings, {name: one.source for name, one in found.items()})
 
 
@@ -275,8 +338,8 @@ def example() -> str:
     for option in OPTIONS:
         text = f"{option.help_text[0].upper()}{option.help_text[1:]} ({option.kind.unit})."
         lines += [f"# {line}" for line in textwrap.wrap(text, 110)]
-        none = option.default is None
-        lines += [f'# {option.name} = "FOLDER"' if none else f"{option.name} = {_example_value(option)}", ""]
+        unset = f'# {option.name} = "{option.kind.unit.upper()}"'
+        lines += [unset if option.default is None else f"{option.name} = {_example_value(option)}", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -182,14 +182,15 @@ PORT: Kind[str] = Kind(
     toml_types=(int, str),
 )
 FOLDER: Kind[Path] = Kind("folder", "a folder's path", _parse_path, str, _no_check)
+FILE: Kind[Path] = Kind("file", "a file's path", _parse_path, str, _no_check)
 
 
-def count(most: int) -> Kind[int]:
-    """A whole number from 1 to ``most``."""
-    expects = f"a whole number from 1 to {most}"
+def count(most: int, least: int = 1) -> Kind[int]:
+    """A whole number from ``least`` to ``most``."""
+    expects = f"a whole number from {least} to {most}"
 
     def check(number: int) -> None:
-        _check_range(number, 1, most, _show_count)
+        _check_range(number, least, most, _show_count)
 
     return Kind("number", expects, _parse_count, _show_count, check, toml_types=(int,), toml_quoted=False)
 

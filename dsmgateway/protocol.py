@@ -3,7 +3,8 @@
 `CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session
 asks for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it
 without an acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged
-with its traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over time limits, the stop.
+with its traceback. Whom the door (`dsmgateway.door`) refuses is told CLOSE, before it takes over from anybody.
+`CameraFactory` is what is shared: the registry of devices, the door, the sweep over time limits, the stop.
 
 While the store is at work, or lags behind, the transport is paused and decoded no further.
 """
@@ -21,8 +22,9 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dsmgateway.addresses import shown_address
-from dsmgateway.commands import Init
+from dsmgateway.addresses import shown_address, source_of
+from dsmgateway.commands import Close, Init
+from dsmgateway.door import Door, RefusedProtocol
 from dsmgateway.effects import (
     Append,
     Claim,
@@ -39,14 +41,15 @@ from dsmgateway.effects import (
 )
 from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
-from dsmgateway.families import Family
-from dsmgateway.framing import DeviceDecoder
-from dsmgateway.reception import SessionOptions
+from dsmgateway.flapping import Holder
+from dsmgateway.framing import DeviceDecoder, DeviceEvent
+from dsmgateway.limits import session_options, time_limits
 from dsmgateway.registry import Registry
 from dsmgateway.session import Session
 from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
+from dsmgateway.timing import Overdue, Timing
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
@@ -63,8 +66,6 @@ UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
 APPEND_COST_BYTES = 1024
 #: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
 BACKLOG_HIGH_BYTES = 64 * 1024 * 1024
-#: Seconds that a connection which has ended may take to send its last bytes.
-LINGER_S = 5.0
 
 
 @implementer(IHalfCloseableProtocol)
@@ -76,9 +77,10 @@ class CameraProtocol(Protocol):
     transport: Any
     log = txaio.make_logger()
 
-    def __init__(self, factory: CameraFactory, peer: str) -> None:
-        self.factory = factory
-        self.peer = peer
+    def __init__(self, factory: CameraFactory, peer: str, source: str) -> None:
+        """``source`` is whom the connection is counted for, see `dsmgateway.addresses.source_of`."""
+        self.factory, self.peer, self.source = factory, peer, source
+        self.timing = Timing(factory.time_limits, factory.clock.seconds())
         self.session = Session(factory.session_options)
         self._decoder = DeviceDecoder()
         self._upload: Upload | None = None
@@ -88,14 +90,14 @@ class CameraProtocol(Protocol):
         self._paused = False
         self._half_closed = False
         self._reason = ""
-        self._waiting_since = factory.clock.seconds()
+        self._turned_away = False
         self._trace: Trace | None = None
 
     # -- what Twisted calls
 
     def connectionMade(self) -> None:
         """Begin to wait for INIT."""
-        self.factory.connections.add(self)
+        self.factory.welcome(self)
         if self.factory.settings.trace is not None:
             now = self.factory.clock.seconds
             self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
@@ -105,6 +107,7 @@ class CameraProtocol(Protocol):
         if self.session.state is State.ENDED:
             return
         self._received_bytes += len(data)
+        self.timing.heard = self.factory.clock.seconds()
         if self._trace is not None:
             self._trace.write("device", data)
         self._decoder.feed(data)
@@ -126,6 +129,8 @@ class CameraProtocol(Protocol):
         self._perform(self.session.lost())
         if self._trace is not None:
             self._trace.close()
+        if self._turned_away:
+            return  # the door has said so, or shall not say it too often
         self._note(
             Event.DISCONNECTED,
             state,
@@ -152,17 +157,25 @@ class CameraProtocol(Protocol):
         state = self.session.state
         self._regulate()
         lagging = self._paused and self.session.reads
-        limit_s = self.factory.limits_s[State.STORING if lagging else state]
-        if now - self._waiting_since < limit_s:
-            return
-        self._waiting_since = now
-        if state is State.ENDED:
-            self.transport.abortConnection()
-        elif lagging:
-            self._perform(self.session.store_failed(f"file data was not written within {limit_s:g} s"))
-        else:
-            self._perform(self.session.timed_out())
-            self._advance()
+        match self.timing.overdue(now, state, self._paused, lagging):
+            case Overdue.STATE if state is State.ENDED:
+                self.transport.abortConnection()
+            case Overdue.STATE:
+                self._perform(self.session.timed_out())
+                self._advance()
+            case Overdue.DISK:
+                limit_s = self.timing.limit_s(state, lagging)
+                self._perform(self.session.store_failed(f"file data was not written within {limit_s:g} s"))
+            case Overdue.RATE:
+                self._note(Event.SESSION_TOO_SLOW, state, rate=round(self.timing.rate))
+                self._perform(self.session.stop("file data came too slowly"))
+            case Overdue.AGE:
+                self._note(Event.LIMIT_AGE, state, age_s=round(self.timing.age_s(now)))
+                self._perform(self.session.stop("the connection is too old"))
+
+    def _renew(self) -> None:
+        """Let the time of the session's state begin anew."""
+        self.timing.since = self.factory.clock.seconds()
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Let an error of our own cost this connection only."""
@@ -182,11 +195,21 @@ class CameraProtocol(Protocol):
                     break
                 if isinstance(event, Init):
                     self.session.last_resort = self.factory.setbacks.of(event.imei_digits)
-                self._perform(self.session.receive(event))
+                self._perform(self._turn_away(event) or self.session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
         self._end_if_half_closed()
+
+    def _turn_away(self, event: DeviceEvent) -> Effects:
+        """Say CLOSE to an INIT of a device that may not come in now: nothing was said of a file, so it keeps all."""
+        if not isinstance(event, Init) or self.session.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
+            return []
+        reason = self.factory.refusal(event.imei_digits, self)
+        if not reason:
+            return []
+        self._turned_away = self.session.imei is None
+        return [Send(Close()), *self.session.stop(reason)]
 
     def _end_if_half_closed(self) -> None:
         """End once the store has answered and the device was told; from this device nothing more will come."""
@@ -203,10 +226,11 @@ class CameraProtocol(Protocol):
         if pause is self._paused or self.session.state is State.ENDED:
             return
         self._paused = pause
+        self.timing.not_counted(self.factory.clock.seconds())
         if pause:
             self.transport.pauseProducing()
         else:
-            self._waiting_since = self.factory.clock.seconds()  # it could not be heard until now
+            self._renew()  # it could not be heard until now
             self.transport.resumeProducing()
 
     def _perform(self, effects: Effects) -> None:
@@ -222,7 +246,7 @@ class CameraProtocol(Protocol):
             case DropUntilSync():
                 self._decoder.drop_until_sync()
             case ExpectData(remaining_bytes, whole_packets):
-                self._waiting_since = self.factory.clock.seconds()
+                self._renew()
                 self._decoder.expect_data(remaining_bytes, whole_packets)
             case Note(event, fields, state):
                 self._note(event, state, **fields)
@@ -239,7 +263,7 @@ class CameraProtocol(Protocol):
 
     def _send(self, data: bytes, renews: bool) -> None:
         if renews:
-            self._waiting_since = self.factory.clock.seconds()
+            self._renew()
         if self._trace is not None:
             self._trace.write("gateway", data)
         self.transport.write(data)
@@ -251,7 +275,7 @@ class CameraProtocol(Protocol):
 
     def _end(self, reason: str, abort: bool) -> None:
         self._reason = reason
-        self._waiting_since = self.factory.clock.seconds()
+        self._renew()
         if abort:
             self.transport.abortConnection()
         else:
@@ -268,9 +292,14 @@ class CameraProtocol(Protocol):
     # -- the store
 
     def _open(self, effect: Open) -> None:
-        self._waiting_since = self.factory.clock.seconds()
+        imei = self.session.imei or ""
+        refusal = self.factory.door.file_refusal(imei, self.source, effect.size_bytes)
+        if refusal:
+            self._perform(self.session.stop(refusal))
+            return
+        self._renew()
         offered = Offered(
-            self.session.imei or "",
+            imei,
             effect.device_path,
             effect.size_bytes,
             effect.start_crc,
@@ -284,7 +313,9 @@ class CameraProtocol(Protocol):
         self._perform(self.session.opened(upload.offset_bytes, upload.comparing))
 
     def _append(self, offset_bytes: int, data: bytes) -> None:
-        self._waiting_since = self.factory.clock.seconds()
+        self._renew()
+        self.timing.took(len(data))
+        self.factory.door.delivered(self.session.imei or "", len(data))
         cost_bytes = len(data) + APPEND_COST_BYTES
         self._unwritten_bytes += cost_bytes
         assert self._upload is not None
@@ -298,13 +329,14 @@ class CameraProtocol(Protocol):
         assert upload is not None
         metadata = effect.metadata.to_json(self.factory.now()) if effect.metadata else None
         about = {"protocol_id": effect.protocol_id, "metadata": metadata}
-        self._waiting_since = self.factory.clock.seconds()
+        self.timing.finished(self.factory.clock.seconds())
         self._watch(self.factory.worker.finish(upload, about), self._finished)
 
     def _finished(self, answer: Stored | Differs) -> None:
         if isinstance(answer, Differs):
             self._perform(self.session.differs())
         else:
+            self.factory.door.delivered(self.session.imei or "", files=1)
             self._perform(self.session.stored(answer.path, answer.size_bytes, answer.duplicate))
 
     def _park(self) -> None:
@@ -356,19 +388,13 @@ class CameraFactory(Factory):
         self.registry: Registry[CameraProtocol] = Registry()
         self.setbacks = Setbacks()
         self.under_way: set[Deferred[Any]] = set()
-        self.session_options = SessionOptions(
-            metadata=settings.metadata,
-            repeat=settings.after_file == "repeat",
-            families=frozenset(map(Family, settings.families)),
-            max_file_size=settings.max_file_size,
-            resume_tries=settings.resume_tries,
-            max_resyncs=settings.max_resyncs,
-        )
-        self.limits_s = _limits(settings)
+        self.session_options, self.time_limits = session_options(settings), time_limits(settings)
+        self.door = Door(settings, clock.seconds, now)
 
-    def buildProtocol(self, addr: IAddress | None) -> CameraProtocol:  # type: ignore[override]
-        """Take a connection."""
-        return CameraProtocol(self, shown_address(addr))
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Take a connection, or refuse it; ``addr`` is where it really comes from."""
+        source = source_of(addr)
+        return CameraProtocol(self, shown_address(addr), source) if self.door.lets_in(source) else RefusedProtocol()
 
     def sweep(self) -> None:
         """Check the time limits of all connections, paused ones too; to be called once a second."""
@@ -376,9 +402,21 @@ class CameraFactory(Factory):
         for connection in list(self.connections):
             connection.check_time(now)
 
+    def welcome(self, connection: CameraProtocol) -> None:
+        """Count a connection that is there."""
+        self.connections.add(connection)
+        self.door.crowd.entered(connection.source)
+
+    def refusal(self, imei: str, connection: CameraProtocol) -> str:
+        """Return why this device may not begin on this connection, empty when it may."""
+        older = self.registry.owner(imei)
+        holder = Holder(older.source, older.timing.heard) if older and older is not connection else None
+        return self.door.refusal(imei, connection.source, holder)
+
     def forget(self, connection: CameraProtocol) -> None:
         """Drop a connection that is gone."""
         self.connections.discard(connection)
+        self.door.crowd.left(connection.source)
         session = connection.session
         if session.imei is not None:
             self.registry.release(session.imei, connection)
@@ -398,20 +436,3 @@ class CameraFactory(Factory):
         for connection in list(self.connections):
             if concerns(connection.session.state):
                 connection.stop()
-
-
-def _limits(settings: Settings) -> dict[State, float]:
-    """Seconds that each state may last."""
-    return {
-        State.AWAIT_INIT: settings.init_timeout,
-        State.AWAIT_PATH: settings.answer_timeout,
-        State.AWAIT_METADATA: settings.metadata_timeout,
-        State.AWAIT_START: settings.answer_timeout,
-        State.OPENING: settings.store_timeout,
-        State.AWAIT_SYNC: settings.sync_timeout,
-        State.RECEIVING: settings.data_timeout,
-        State.STORING: settings.store_timeout,
-        State.AWAIT_NEXT_INIT: settings.answer_timeout,
-        State.FAREWELL: settings.init_timeout,
-        State.ENDED: LINGER_S,
-    }

@@ -1,4 +1,4 @@
-"""The gateway as one Twisted service: store worker, camera factory, listening ports, the sweep over time limits.
+"""The gateway as one Twisted service: store worker, camera factory, listening ports, lookout, sweep over time limits.
 
 Start: the ports are bound, the store recovers (blocking; nobody is accepted before), the ports open. Stop: the ports
 close, every session is parked, the store drains. Knows nothing of twistd and imports no reactor, so that it can be put
@@ -20,11 +20,13 @@ from twisted.python.failure import Failure
 
 from dsmgateway import __version__
 from dsmgateway.config import Settings
+from dsmgateway.descriptors import descriptor_limit, most_connections
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
 from dsmgateway.listeners import listener
+from dsmgateway.lookout import Lookout
 from dsmgateway.protocol import CameraFactory
 from dsmgateway.store import Expired, FileStore, Recovery
 from dsmgateway.worker import StoreWorker
@@ -33,6 +35,8 @@ txaio.use_twisted()
 
 #: Seconds between two looks at all time limits.
 SWEEP_INTERVAL_S = 1.0
+#: Seconds between two looks at what operators have decided.
+LOOK_INTERVAL_S = 1.0
 #: Seconds between two looks for unfinished files that are too old.
 EXPIRE_INTERVAL_S = 3600.0
 
@@ -48,7 +52,12 @@ class GatewayService(service.MultiService):
         self._listeners = [listener(reactor, port, settings.backlog, factory) for port in settings.ports]
         for one in self._listeners:
             one.setServiceParent(self)
-        self._rounds = [(LoopingCall(factory.sweep), SWEEP_INTERVAL_S), (LoopingCall(self._expire), EXPIRE_INTERVAL_S)]
+        self._lookout = Lookout(settings, factory.door.admission, reactor.callFromThread)
+        self._rounds = [
+            (LoopingCall(factory.sweep), SWEEP_INTERVAL_S),
+            (LoopingCall(self._lookout.look), LOOK_INTERVAL_S),
+            (LoopingCall(self._expire), EXPIRE_INTERVAL_S),
+        ]
         for loop, _ in self._rounds:
             loop.clock = reactor
 
@@ -74,16 +83,23 @@ class GatewayService(service.MultiService):
         """Open the ports, recover the store; ConfigError or StoreError when that cannot be done."""
         self.privilegedStartService()
         try:
+            self._lookout.start()
             recovery = self._worker.start()
-        except StoreError:
+        except (ConfigError, StoreError):
+            self._lookout.stop()
             super().stopService()
             raise
+        self._factory.door.bound(most_connections(descriptor_limit(), self._settings.trace is not None))
         self._log_recovery(recovery)
         super().startService()
         for loop, interval_s in self._rounds:
             self._start_round(loop, interval_s)
         # Nobody is accepted before the reactor runs.
         self._reactor.callWhenRunning(self._started)
+
+    def read_again(self) -> None:
+        """Read the list of known devices again, as when an operator asks for it."""
+        self._lookout.read_again()
 
     def _started(self) -> None:
         if self.running:
@@ -104,6 +120,7 @@ class GatewayService(service.MultiService):
         for loop, _ in self._rounds:
             if loop.running:
                 loop.stop()
+        self._lookout.stop()
         stopped: Deferred[Any] = Deferred()
         late = self._reactor.callLater(self._settings.stop_timeout, self._stop_late, stopped)
         work = maybeDeferred(super().stopService)

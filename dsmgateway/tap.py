@@ -25,12 +25,13 @@ from twisted.python.logfile import LogFile
 
 from dsmgateway import __version__, config
 from dsmgateway.config import OPTIONS, Loaded, Option
-from dsmgateway.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
+from dsmgateway.descriptors import most_connections, raise_descriptor_limit
 from dsmgateway.errors import ConfigError, GatewayError
 from dsmgateway.escape import one_line
 from dsmgateway.events import Event, log_event
 from dsmgateway.kinds import FLAG
 from dsmgateway.logs import LineObserver, Stream
+from dsmgateway.lookout import KnownFile
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
 
@@ -156,6 +157,8 @@ class TwistdService(MultiService):
         self._reactor.callWhenRunning(lambda: self._take_signals((self._reactor.sigTerm, self._reactor.sigInt)))
         super().startService()
         self._take_signals((signal.SIG_DFL, signal.default_int_handler))
+        if self._loaded.settings.known_devices and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._gateway.read_again))
 
     def _check(self) -> None:
         settings = self._loaded.settings
@@ -165,6 +168,9 @@ class TwistdService(MultiService):
         with _said_in_one_line(self._loaded, "data"):
             check_writable("data folder", settings.data)
             check_unlocked(settings.data)
+        with _said_in_one_line(self._loaded, "known-devices"):
+            if settings.known_devices is not None:
+                KnownFile(settings.known_devices).read()
         with _said_in_one_line(self._loaded, "trace"):
             if settings.trace is not None:
                 check_writable("trace folder", settings.trace)
@@ -174,7 +180,7 @@ class TwistdService(MultiService):
     def _take_descriptors(self) -> None:
         """Take as many open files as may be had: a camera that sends has a socket and a part file."""
         limit = raise_descriptor_limit()
-        cameras = max(0, limit - OTHER_DESCRIPTORS) // 2
+        cameras = most_connections(limit)
         if cameras < _FEW_CAMERAS:
             log_event(txaio.make_logger(), Event.LIMIT_LOW, limit=limit, cameras=cameras)
 

@@ -40,11 +40,12 @@ class Picture:
 class HandCamera:
     """One connection; a context manager that closes it."""
 
-    def __init__(self, port: int, picture: Picture) -> None:
+    def __init__(self, port: int, picture: Picture, source: str = "127.0.0.1") -> None:
+        """``source`` is the address to come from, any of this machine's."""
         self.picture = picture
         self.heard = bytearray()
         self._decoder = GatewayDecoder()
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> HandCamera:
