@@ -41,9 +41,9 @@ coverage: $(READY) ## run the tests and show which lines they miss
 
 # Everything up to the session: no clock, no socket, no disk, so every branch can be reached by hand.
 CORE := errors crc packets commands families metadata_layouts metadata_json metadata framing asked events states effects \
-	transfer session
+	transfer session proxy_header
 CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families metadata metadata_json \
-	metadata_properties framing framing_properties events transfer session session_families session_table vectors_session))
+	metadata_properties framing framing_properties events transfer session session_families session_table vectors_session proxy_header))
 
 core-coverage: $(READY) ## see that the tests take every branch of the pure core
 	$(BIN)/python -m pytest -q $(CORE_TESTS) $(addprefix --cov=dsmgateway.,$(CORE)) --cov-branch --cov-fail-under=100 $(ARGS)

@@ -16,12 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import txaio
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IReactorTime,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.addresses import shown_address
+from dsmgateway.commands import Init
 from dsmgateway.effects import (
     Append,
     Claim,
@@ -44,6 +51,7 @@ from dsmgateway.registry import Registry
 from dsmgateway.session import Session, SessionOptions
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
+from dsmgateway.tls_peer import certificate_names, why_lost
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ BACKLOG_HIGH_BYTES = 64 * 1024 * 1024
 LINGER_S = 5.0
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class CameraProtocol(Protocol):
     """One connection of a device."""
 
@@ -84,6 +92,7 @@ class CameraProtocol(Protocol):
         self._received_bytes = 0
         self._paused = False
         self._half_closed = False
+        self._handshakes = False
         self._reason = ""
         self._waiting_since = factory.clock.seconds()
         self._trace: Trace | None = None
@@ -91,11 +100,16 @@ class CameraProtocol(Protocol):
     # -- what Twisted calls
 
     def connectionMade(self) -> None:
-        """Begin to wait for INIT."""
+        """Begin to wait for INIT; with TLS its handshake comes first, in the same time."""
         self.factory.connections.add(self)
+        self._handshakes = ISSLTransport.providedBy(self.transport)
         if self.factory.settings.trace is not None:
             now = self.factory.clock.seconds
             self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is there, and the device's certificate is good if one was asked for."""
+        self._handshakes = False
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the device sent; of any length, cut anywhere."""
@@ -117,12 +131,15 @@ class CameraProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep what was received and forget the connection."""
-        self._reason = self._reason or reason.getErrorMessage()
+        self._reason = self._reason or why_lost(self.transport, reason, self._handshakes)
         state = self.session.state
         self.factory.forget(self)
         self._perform(self.session.lost())
         if self._trace is not None:
             self._trace.close()
+        if self._handshakes:
+            self._note(Event.TLS_FAILED, state, reason=self._reason)
+            return
         self._note(
             Event.DISCONNECTED,
             state,
@@ -177,11 +194,27 @@ class CameraProtocol(Protocol):
                 event = self._decoder.next_event()
                 if event is None:
                     break
+                if isinstance(event, Init) and self._is_of_another(event.imei_digits):
+                    break
                 self._perform(self.session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
         self._end_if_half_closed()
+
+    def _is_of_another(self, imei: str) -> bool:
+        """Whether the device's certificate is not for this IMEI; then this connection is ended, and nothing else is."""
+        asked = self.factory.settings.tls_match_imei and ISSLTransport.providedBy(self.transport)
+        if not asked or self.session.imei is not None:
+            return False
+        names = certificate_names(self.transport)
+        if imei in names:
+            return False
+        self._reason = "its certificate is another device's"
+        self._note(Event.TLS_OTHER_DEVICE, self.session.state, said=imei, names=names)
+        self._perform(self.session.lost())
+        self.transport.abortConnection()
+        return True
 
     def _end_if_half_closed(self) -> None:
         """End once the store has answered and the device was told; from this device nothing more will come."""

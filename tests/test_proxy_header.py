@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import struct
 import time
 
@@ -152,7 +153,7 @@ def test_a_line_feed_alone_does_not_end_version_1() -> None:
 def cuts(data: bytes, places: list[int]) -> list[bytes]:
     """The bytes in pieces, some of them empty."""
     bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 @given(
