@@ -27,11 +27,11 @@ from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
-from dsmgateway.listeners import TLS_PREFIX, EndpointListener, PortListener, listener, spelt_tls
+from dsmgateway.listeners import EndpointListener, PortListener, listener, spelt_tls
 from dsmgateway.protocol import CameraFactory
 from dsmgateway.proxy import ProxyFactory
 from dsmgateway.store import Expired, FileStore, Recovery
-from dsmgateway.tls import ServerTLS, TLSFactory
+from dsmgateway.tls import OwnTLSFactory, ServerTLS, TLSFactory
 from dsmgateway.worker import StoreWorker
 
 txaio.use_twisted()
@@ -80,7 +80,8 @@ class GatewayService(service.MultiService):
         secure = None
         if self._tls is not None:
             secure = self._behind_balancers(TLSFactory(self._tls, self._factory, self._reactor))
-        ports = [("port", port, secure if port.startswith(TLS_PREFIX) else plain) for port in self._settings.ports]
+        by_prefix = {"tls": secure, "ssl": OwnTLSFactory(self._factory)}
+        ports = [("port", port, by_prefix.get(port.partition(":")[0], plain)) for port in self._settings.ports]
         ports += [("tls-port", spelt_tls(port), secure) for port in self._settings.tls_ports]
         for setting, port, factory in ports:
             assert factory is not None

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
 )
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import (
     AcceptableCiphers,
     Certificate,
@@ -87,6 +88,24 @@ class TLSFactory(TLSMemoryBIOFactory):
         """A connection, unless the other factory has no protocol for it."""
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else self.protocol(self, wrapped)
+
+
+class OwnTLSFactory(Factory):
+    """For Twisted's own ``ssl:`` endpoints, which cannot do without a protocol: one that closes stands for none."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress) -> Any:  # type: ignore[override]
+        """A connection, or the end of one."""
+        return self._factory.buildProtocol(addr) or _Closing()
+
+
+class _Closing(Protocol):
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]
 
 
 def _load(settings: Settings) -> tuple[CertificateOptions, x509.Certificate]:

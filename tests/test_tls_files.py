@@ -24,8 +24,15 @@ from twisted.internet.testing import StringTransport
 
 from dsmgateway.config import Settings
 from dsmgateway.errors import ConfigError
-from dsmgateway.tls import ServerTLS, TLSFactory
+from dsmgateway.tls import OwnTLSFactory, ServerTLS, TLSFactory
 from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason
+
+
+class Closed(Factory):
+    """A factory that is full."""
+
+    def buildProtocol(self, addr: object) -> None:  # type: ignore[override]
+        return None
 
 
 @pytest.fixture
@@ -130,11 +137,13 @@ def test_all_connections_share_one_context(settings: Settings) -> None:
 
 
 def test_an_address_that_the_other_factory_has_no_protocol_for_gets_none(settings: Settings) -> None:
-    class Closed(Factory):
-        def buildProtocol(self, addr: object) -> None:  # type: ignore[override]
-            return None
-
     assert TLSFactory(ServerTLS(settings), Closed(), Clock()).buildProtocol(IPv4Address("TCP", "::1", 1)) is None
+
+
+def test_twisteds_own_tls_closes_a_connection_that_the_other_factory_has_no_protocol_for() -> None:
+    transport = StringTransport()
+    OwnTLSFactory(Closed()).buildProtocol(IPv4Address("TCP", "::1", 1)).makeConnection(transport)
+    assert transport.disconnected
 
 
 def test_names_that_cannot_be_read_are_none() -> None:
