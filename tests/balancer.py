@@ -40,15 +40,20 @@ def haproxy() -> str:
 
 @contextmanager
 def balancer(
-    folder: Path, plain: int, tls: int, version: int = 2, check_interval: str = "5s"
+    folder: Path, plain: int, tls: int, version: int = 2, check_interval: str = "5s", encrypts: bool = False
 ) -> Iterator[tuple[int, int]]:
-    """HAProxy in front of these two ports of a gateway, with nothing but the ports changed; gives its own two."""
+    """HAProxy in front of these two ports of a gateway, with nothing but the ports changed; gives its own two.
+
+    With ``encrypts`` it speaks TLS itself on behalf of cameras that cannot.
+    """
     ports = {"20014": str(free_port()), "20015": str(free_port()), "10014": str(plain), "10015": str(tls)}
     text = "\n".join(line for line in CONFIGURATION.read_text().splitlines() if not line.startswith("#"))
     for known, ours in ports.items():
         assert text.count(f":{known}") == 1
         text = text.replace(f":{known}", f":{ours}")
     text = text.replace("inter 5s", f"inter {check_interval}")
+    if encrypts:
+        text = text.replace(f":{ports['10015']} ", f":{ports['10015']} ssl verify none ")
     if version == 1:
         text = text.replace("send-proxy-v2", "send-proxy")
     path, log = folder / "haproxy.cfg", folder / "haproxy.log"

@@ -15,7 +15,15 @@ from balancer import CONFIGURATION, balancer, haproxy
 from certificate import Authority
 from conftest import IMEI, OTHER_IMEI, content, init
 from hand_camera import HandCamera, Picture
-from running import RunningGateway, checked, eventually, free_port, running_gateway
+from running import (
+    RunningGateway,
+    assert_stored_exactly_once,
+    checked,
+    eventually,
+    free_port,
+    running_gateway,
+    simulated,
+)
 
 from dsmgateway import commands as c
 from dsmgateway.config import Settings
@@ -72,6 +80,21 @@ def test_a_camera_that_closes_its_side_is_told_through_haproxy_that_its_file_is_
         camera.socket.shutdown(socket.SHUT_WR)
         camera.hear(c.RepeatInit)
         assert len(gateway.sidecars()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_mixed_fleet_on_bad_links_gets_every_file_through_haproxy(tmp_path: Path, tls: bool) -> None:
+    faults = ("--mix", "--corrupt", "0.02", "--cut-every", "40", "--seed", "7")
+    with (
+        proxied_gateway(tmp_path) as (gateway, tls_port),
+        balancer(tmp_path, gateway.port, tls_port, encrypts=True) as entries,
+    ):
+        report = simulated(gateway, "--to", f"127.0.0.1:{entries[tls]}", "--cameras", "12", "--files", "3", *faults)
+        assert_stored_exactly_once(gateway, report)
+        assert not gateway.troubles()
+        assert not gateway.events("tls.failed" if tls else "proxy.failed")
+        checked(gateway)
 
 
 def test_haproxys_checks_are_no_lines_in_the_log(tmp_path: Path) -> None:
