@@ -19,7 +19,21 @@ from typing import Any, TypeVar
 from dsmgateway.admission import APPROVE, KNOWN, OPEN
 from dsmgateway.errors import ConfigError
 from dsmgateway.families import Family
-from dsmgateway.kinds import FILE, FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count, several
+from dsmgateway.kinds import (
+    CIPHERS,
+    FILE,
+    FLAG,
+    FOLDER,
+    NETWORKS,
+    PORT,
+    SIZE,
+    TIME,
+    Kind,
+    Network,
+    choice,
+    count,
+    several,
+)
 
 T = TypeVar("T")
 
@@ -146,6 +160,39 @@ class Settings:
     flapping_cooldown: float = _setting(
         300.0, TIME, "time for which the last of them then keeps the device: enough for photos and short videos"
     )
+    # TLS, and balancers; see docs/tls.md
+    tls_ports: tuple[str, ...] = _setting(
+        (),
+        PORT,
+        "where cameras connect with TLS, beside the plain ports; may be given more than once",
+        name="tls-port",
+        repeatable=True,
+        example='["10015"]',
+    )
+    tls_cert: Path | None = _setting(
+        None, FILE, "the gateway's certificate, followed by those between it and its authority, as PEM"
+    )
+    tls_key: Path | None = _setting(
+        None, FILE, "the certificate's private key as PEM, readable by no others; default the file of tls-cert"
+    )
+    tls_client_ca: Path | None = _setting(
+        None, FILE, "authorities as PEM: on TLS ports only devices with a certificate of one of them get in"
+    )
+    tls_match_imei: bool = _setting(
+        False, FLAG, "let a device in only when its certificate names the IMEI that it says it has"
+    )
+    tls_ciphers: str | None = _setting(
+        None, CIPHERS, "the ciphers of TLS 1.2; default what Twisted thinks good", example='"ECDHE+AESGCM"'
+    )
+    tls_minimum: str = _setting(
+        "1.2", replace(choice("1.2", "1.3"), toml_types=(str, float)), "the oldest version of TLS that is spoken"
+    )
+    proxy_protocol: tuple[Network, ...] = _setting(
+        (),
+        NETWORKS,
+        "balancers: what connects from these networks must begin with a PROXY header, which says who the device is",
+        example='"192.0.2.10,2001:db8::/64"',
+    )
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
@@ -157,6 +204,29 @@ class Settings:
                 raise ConfigError(f"{option.name}: {error}") from None
         if self.admission == KNOWN and self.known_devices is None:
             raise ConfigError("admission: known needs a list, see known-devices")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        """Refuse what would leave TLS less strict than it looks."""
+        for given, name, other, needed in (
+            (self.has_tls, "a TLS port", self.tls_cert, "tls-cert"),
+            (self.tls_key, "tls-key", self.tls_cert, "tls-cert"),
+            (self.tls_match_imei, "tls-match-imei", self.tls_client_ca, "tls-client-ca"),
+            (self.tls_client_ca, "tls-client-ca", self.has_tls, "a TLS port"),
+        ):
+            if given and not other:
+                raise ConfigError(f"{name} needs {needed}")
+        for port in (*self.ports, *self.tls_ports):
+            if port.startswith("ssl:") and (port in self.tls_ports or self.tls_match_imei or self.proxy_protocol):
+                raise ConfigError(
+                    f"endpoint {port!r} has a TLS of its own, which knows no tls-* setting and no proxy-protocol: "
+                    "make it tls:"
+                )
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether there is a port whose TLS the ``tls-`` settings are about."""
+        return bool(self.tls_ports) or any(port.startswith("tls:") for port in self.ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +239,13 @@ class Option:
     default: Any
     help_text: str
     repeatable: bool
+    #: How it may look in the example file, where there is no default.
+    example: str
+
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a value when nothing is given."""
+        return self.default not in (None, ())
 
     @property
     def variable(self) -> str:
@@ -178,7 +255,7 @@ class Option:
     @property
     def shown_default(self) -> str:
         """The default as one would write it on the command line; empty when there is none."""
-        if self.default is None:
+        if not self.has_default:
             return ""
         return ",".join(self.kind.show(value) for value in (self.default if self.repeatable else (self.default,)))
 
@@ -195,7 +272,9 @@ def _options() -> Iterator[Option]:
     for row in fields(Settings):
         more = row.metadata
         name = more.get("name", row.name.replace("_", "-"))
-        yield Option(row.name, name, more["kind"], row.default, more["help"], more.get("repeatable", False))
+        kind = more["kind"]
+        example = more.get("example", f'"{kind.unit.upper()}"')
+        yield Option(row.name, name, kind, row.default, more["help"], more.get("repeatable", False), example)
 
 
 #: The table, in the order of `Settings`.
@@ -225,7 +304,7 @@ def _unknown(what: str, name: str, known: Sequence[str], source: str) -> ConfigE
 def _from_command_line(given: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
     found = {}
     for name, texts in given.items():
-        written = f"--no-{name}" if _BY_NAME[name].kind is FLAG else f"--{name}"
+        written = f"--no-{name}" if _BY_NAME[name].default is True else f"--{name}"
         found[name] = _read(_BY_NAME[name], texts, f"option {written}")
     return found
 
@@ -309,10 +388,14 @@ def load(
     found |= _from_environment(environ)
     found |= _from_command_line(given)
     settings = Settings(**{_BY_NAME[name].field_name: one.value for name, one in found.items()})  # type: ignore[arg-type]
-    relative = {option.field_name: getattr(settings, option.field_name) for option in OPTIONS}
-    paths: dict[str, Any] = {name: folder / path for name, path in relative.items() if isinstance(path, Path)}
-    settings = replace(settings, **paths)
-    return Loaded(settings, {name: one.source for name, one in found.items()})
+    return Loaded(_absolute(settings, folder), {name: one.source for name, one in found.items()})
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """The settings with every path counted from ``folder``."""
+    names = [option.field_name for option in OPTIONS if option.kind in (FILE, FOLDER)]
+    paths = {name: getattr(settings, name) for name in names}
+    return replace(settings, **{name: folder / path for name, path in paths.items() if path is not None})
 
 
 _EXAMPLE_HEAD = """\
@@ -338,8 +421,8 @@ def example() -> str:
     for option in OPTIONS:
         text = f"{option.help_text[0].upper()}{option.help_text[1:]} ({option.kind.unit})."
         lines += [f"# {line}" for line in textwrap.wrap(text, 110)]
-        unset = f'# {option.name} = "{option.kind.unit.upper()}"'
-        lines += [unset if option.default is None else f"{option.name} = {_example_value(option)}", ""]
+        shown = _example_value(option) if option.has_default else option.example
+        lines += [f"{'' if option.has_default else '# '}{option.name} = {shown}", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -70,6 +70,24 @@ class Event(enum.Enum):
         ("reason",),
     )
     PORT_LISTENING = ("port.listening", "info", "Cameras can connect to this endpoint.", ("endpoint", "address"))
+    TLS_CERTIFICATE = (
+        "tls.certificate",
+        "info",
+        "TLS connections from now on are shown this certificate.",
+        ("file", "names", "until"),
+    )
+    RELOAD_FAILED = (
+        "reload.failed",
+        "error",
+        "What was to be read anew (SIGHUP) cannot be used; the gateway goes on with what it had.",
+        ("reason",),
+    )
+    PROXY_FAILED = (
+        "proxy.failed",
+        "warn",
+        "A connection from a balancer's network did not begin with a PROXY header; closed.",
+        ("peer", "reason"),
+    )
     STORE_RECOVERED = (
         "store.recovered",
         "info",
@@ -111,6 +129,18 @@ class Event(enum.Enum):
         "info",
         "A connection ended; the reason and what it brought.",
         (*OF_CONNECTION, "reason", "received", "files_stored"),
+    )
+    TLS_FAILED = (
+        "tls.failed",
+        "info",
+        "A connection ended before its TLS handshake was done; scanners do that, and devices with wrong certificates.",
+        (*OF_CONNECTION, "reason"),
+    )
+    TLS_OTHER_DEVICE = (
+        "tls.other_device",
+        "warn",
+        "The device's certificate does not name the IMEI that it says it has (setting tls-match-imei); closed.",
+        (*OF_WARNING, "said", "names"),
     )
     TAKEN_OVER = (
         "device.taken_over",
@@ -305,6 +335,7 @@ FIELDS: dict[str, str] = {
     "expected": "what the state waits for",
     "expired": "unfinished files deleted for their age",
     "family": "the family of the camera",
+    "file": "the file as it was configured",
     "files_stored": "files that this connection brought whole",
     "held": "bytes of the file that are held",
     "imei": "the device; missing before INIT",
@@ -314,6 +345,7 @@ FIELDS: dict[str, str] = {
     "meaning": "the STATUS code in words",
     "most": "what the setting allows",
     "name": "the unfinished file in the spool",
+    "names": "the names in the certificate",
     "offers": "what the device says is ready to be fetched",
     "offset": "byte of the file from which it goes on",
     "other": "where the connection comes from that was taken over",
@@ -331,6 +363,7 @@ FIELDS: dict[str, str] = {
     "resyncs": "how often the file's data was asked for again or a cut frame passed over, on this connection",
     "rolled_back": "finishes that were cut off and will be done again",
     "rolled_forward": "finishes that were cut off and are now complete",
+    "said": "the IMEI that INIT says",
     "set_aside": "files put aside because they did not match their record",
     "setting": "the limit that was hit, by its setting",
     "size": "bytes of the whole file; at most, where packets are counted and the last one has not come",
@@ -340,6 +373,7 @@ FIELDS: dict[str, str] = {
     "suppressed": "how often the same happened since without a line of its own",
     "unknown_settings": "settings bits in INIT that mean nothing to the gateway, in hex",
     "unreadable": "records beside stored files that cannot be read",
+    "until": "when it ceases to be good",
     "version": "the gateway's version",
 }
 

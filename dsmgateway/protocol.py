@@ -3,28 +3,26 @@
 `CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session
 asks for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it
 without an acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged
-with its traceback. Whom the door (`dsmgateway.door`) refuses is told CLOSE, before it takes over from anybody.
-`CameraFactory` is what is shared: the registry of devices, the door, the sweep over time limits, the stop.
+with its traceback. Whom the door (`dsmgateway.door`) refuses is told CLOSE, before it takes over from anybody. What is
+shared by all connections is `dsmgateway.factory`.
 
 While the store is at work, or lags behind, the transport is paused and decoded no further.
 """
 
 from __future__ import annotations
 
-import time
+import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import txaio
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dsmgateway.addresses import shown_address, source_of
 from dsmgateway.commands import Close, Init
-from dsmgateway.door import Door, RefusedProtocol
 from dsmgateway.effects import (
     Append,
     Claim,
@@ -41,20 +39,24 @@ from dsmgateway.effects import (
 )
 from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
-from dsmgateway.flapping import Holder
-from dsmgateway.framing import DeviceDecoder, DeviceEvent
-from dsmgateway.limits import session_options, time_limits
-from dsmgateway.registry import Registry
+from dsmgateway.framing import DeviceDecoder
 from dsmgateway.session import Session
-from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, Offered, OtherFile, Stored, Upload
 from dsmgateway.timing import Overdue, Timing
+from dsmgateway.tls_peer import certificate_names, why_lost
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
     from dsmgateway.config import Settings
+    from dsmgateway.door import Door
     from dsmgateway.interfaces import IFileWorker
+    from dsmgateway.reception import SessionOptions
+    from dsmgateway.registry import Registry
+    from dsmgateway.setbacks import Setbacks
+    from dsmgateway.timing import TimeLimits
 
 txaio.use_twisted()
 
@@ -68,16 +70,40 @@ APPEND_COST_BYTES = 1024
 BACKLOG_HIGH_BYTES = 64 * 1024 * 1024
 
 
-@implementer(IHalfCloseableProtocol)
+class Shared(typing.Protocol):
+    """What a connection needs of what it shares with the others; `dsmgateway.factory` is that."""
+
+    settings: Settings
+    worker: IFileWorker
+    clock: IReactorTime
+    now: Callable[[], float]
+    session_options: SessionOptions
+    time_limits: TimeLimits
+    door: Door
+    registry: Registry[CameraProtocol]
+    setbacks: Setbacks
+    under_way: set[Deferred[Any]]
+
+    def welcome(self, connection: CameraProtocol) -> None:
+        """Count a connection that is there."""
+
+    def refusal(self, imei: str, connection: CameraProtocol) -> str:
+        """Return why this device may not begin on this connection, empty when it may."""
+
+    def forget(self, connection: CameraProtocol) -> None:
+        """Drop a connection that is gone."""
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class CameraProtocol(Protocol):
     """One connection of a device."""
 
-    factory: CameraFactory
+    factory: Shared
     #: Provides ITCPTransport and IPushProducer.
     transport: Any
     log = txaio.make_logger()
 
-    def __init__(self, factory: CameraFactory, peer: str, source: str) -> None:
+    def __init__(self, factory: Shared, peer: str, source: str) -> None:
         """``source`` is whom the connection is counted for, see `dsmgateway.addresses.source_of`."""
         self.factory, self.peer, self.source = factory, peer, source
         self.timing = Timing(factory.time_limits, factory.clock.seconds())
@@ -89,6 +115,7 @@ class CameraProtocol(Protocol):
         self._received_bytes = 0
         self._paused = False
         self._half_closed = False
+        self._handshakes = False
         self._reason = ""
         self._turned_away = False
         self._trace: Trace | None = None
@@ -96,11 +123,16 @@ class CameraProtocol(Protocol):
     # -- what Twisted calls
 
     def connectionMade(self) -> None:
-        """Begin to wait for INIT."""
+        """Begin to wait for INIT; with TLS its handshake comes first, in the same time."""
         self.factory.welcome(self)
+        self._handshakes = ISSLTransport.providedBy(self.transport)
         if self.factory.settings.trace is not None:
             now = self.factory.clock.seconds
             self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is there, and the device's certificate is good if one was asked for."""
+        self._handshakes = False
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the device sent; of any length, cut anywhere."""
@@ -123,7 +155,7 @@ class CameraProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep what was received and forget the connection."""
-        self._reason = self._reason or reason.getErrorMessage()
+        self._reason = self._reason or why_lost(self.transport, reason, self._handshakes)
         state = self.session.state
         self.factory.forget(self)
         self._perform(self.session.lost())
@@ -131,6 +163,9 @@ class CameraProtocol(Protocol):
             self._trace.close()
         if self._turned_away:
             return  # the door has said so, or shall not say it too often
+        if self._handshakes:
+            self._note(Event.TLS_FAILED, state, reason=self._reason)
+            return
         self._note(
             Event.DISCONNECTED,
             state,
@@ -193,19 +228,36 @@ class CameraProtocol(Protocol):
                 event = self._decoder.next_event()
                 if event is None:
                     break
-                if isinstance(event, Init):
-                    self.session.last_resort = self.factory.setbacks.of(event.imei_digits)
-                self._perform(self._turn_away(event) or self.session.receive(event))
+                self._perform(self._judge(event) if isinstance(event, Init) else self.session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
         self._end_if_half_closed()
 
-    def _turn_away(self, event: DeviceEvent) -> Effects:
-        """Say CLOSE to an INIT of a device that may not come in now: nothing was said of a file, so it keeps all."""
-        if not isinstance(event, Init) or self.session.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
+    def _judge(self, init: Init) -> Effects:
+        """What comes of an INIT: it reaches the session when its device is who it says, and may come in."""
+        turned_away = self._refuse_certificate(init.imei_digits) or self._turn_away(init.imei_digits)
+        if turned_away:
+            return turned_away
+        self.session.last_resort = self.factory.setbacks.of(init.imei_digits)
+        return self.session.receive(init)
+
+    def _refuse_certificate(self, imei: str) -> Effects:
+        """End this connection, and nothing else, when its certificate is not for this IMEI."""
+        asked = self.factory.settings.tls_match_imei and ISSLTransport.providedBy(self.transport)
+        if not asked or self.session.imei is not None:
             return []
-        reason = self.factory.refusal(event.imei_digits, self)
+        names = certificate_names(self.transport)
+        if imei in names:
+            return []
+        self._note(Event.TLS_OTHER_DEVICE, self.session.state, said=imei, names=names)
+        return [*self.session.lost(), End("its certificate is another device's", abort=True)]
+
+    def _turn_away(self, imei: str) -> Effects:
+        """Say CLOSE to a device that may not come in now: nothing was said of a file, so it keeps all."""
+        if self.session.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
+            return []
+        reason = self.factory.refusal(imei, self)
         if not reason:
             return []
         self._turned_away = self.session.imei is None
@@ -369,70 +421,3 @@ class CameraProtocol(Protocol):
         fields = {"imei": self.session.imei, "peer": self.peer, "state": self.session.state.value}
         self.log.failure("{event}: {fields}", failure, event=Event.BUG.label, fields=fields)
         self.transport.abortConnection()
-
-
-class CameraFactory(Factory):
-    """What all connections share."""
-
-    noisy = False
-
-    def __init__(
-        self, settings: Settings, worker: IFileWorker, clock: IReactorTime, now: Callable[[], float] = time.time
-    ) -> None:
-        """``clock`` measures time limits, ``now`` gives seconds since 1970."""
-        self.now = now
-        self.settings = settings
-        self.worker = worker
-        self.clock = clock
-        self.connections: set[CameraProtocol] = set()
-        self.registry: Registry[CameraProtocol] = Registry()
-        self.setbacks = Setbacks()
-        self.under_way: set[Deferred[Any]] = set()
-        self.session_options, self.time_limits = session_options(settings), time_limits(settings)
-        self.door = Door(settings, clock.seconds, now)
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Take a connection, or refuse it; ``addr`` is where it really comes from."""
-        source = source_of(addr)
-        return CameraProtocol(self, shown_address(addr), source) if self.door.lets_in(source) else RefusedProtocol()
-
-    def sweep(self) -> None:
-        """Check the time limits of all connections, paused ones too; to be called once a second."""
-        now = self.clock.seconds()
-        for connection in list(self.connections):
-            connection.check_time(now)
-
-    def welcome(self, connection: CameraProtocol) -> None:
-        """Count a connection that is there."""
-        self.connections.add(connection)
-        self.door.crowd.entered(connection.source)
-
-    def refusal(self, imei: str, connection: CameraProtocol) -> str:
-        """Return why this device may not begin on this connection, empty when it may."""
-        older = self.registry.owner(imei)
-        holder = Holder(older.source, older.timing.heard) if older and older is not connection else None
-        return self.door.refusal(imei, connection.source, holder)
-
-    def forget(self, connection: CameraProtocol) -> None:
-        """Drop a connection that is gone."""
-        self.connections.discard(connection)
-        self.door.crowd.left(connection.source)
-        session = connection.session
-        if session.imei is not None:
-            self.registry.release(session.imei, connection)
-            self.setbacks.note(session.imei, session.stuck_on)
-
-    def stop(self) -> Deferred[Any]:
-        """End every session; fires when the store has parked or finished all that was under way.
-
-        A device whose file is being stored is still told so: it would send all of it again.
-        """
-        self._end_sessions(lambda state: state is not State.STORING)
-        stored = DeferredList(list(self.under_way))
-        stored.addCallback(lambda _: self._end_sessions(lambda state: True))
-        return stored.addCallback(lambda _: DeferredList(list(self.under_way)))
-
-    def _end_sessions(self, concerns: Callable[[State], bool]) -> None:
-        for connection in list(self.connections):
-            if concerns(connection.session.state):
-                connection.stop()

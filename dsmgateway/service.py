@@ -1,5 +1,7 @@
 """The gateway as one Twisted service: store worker, camera factory, listening ports, lookout, sweep over time limits.
 
+What a connection goes through is put together here: the PROXY header of a balancer, TLS, the camera's protocol.
+
 Start: the ports are bound, the store recovers (blocking; nobody is accepted before), the ports open. Stop: the ports
 close, every session is parked, the store drains. Knows nothing of twistd and imports no reactor, so that it can be put
 into any Twisted program; see docs/embedding.md.
@@ -8,13 +10,14 @@ into any Twisted program; see docs/embedding.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import txaio
 from twisted.application import service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
@@ -23,12 +26,14 @@ from dsmgateway.config import Settings
 from dsmgateway.descriptors import descriptor_limit, most_connections
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
+from dsmgateway.factory import CameraFactory
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
-from dsmgateway.listeners import listener
+from dsmgateway.listeners import EndpointListener, PortListener, listener, spelt_tls
 from dsmgateway.lookout import Lookout
-from dsmgateway.protocol import CameraFactory
+from dsmgateway.proxy import ProxyFactory
 from dsmgateway.store import Expired, FileStore, Recovery
+from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.worker import StoreWorker
 
 txaio.use_twisted()
@@ -41,35 +46,93 @@ LOOK_INTERVAL_S = 1.0
 EXPIRE_INTERVAL_S = 3600.0
 
 
+@contextmanager
+def _set_in(setting: str) -> Iterator[None]:
+    """Have a `ConfigError` name the setting that it comes from."""
+    try:
+        yield
+    except ConfigError as error:
+        error.setting = error.setting or setting
+        raise
+
+
 class GatewayService(service.MultiService):
     """One gateway; its children are its listening ports."""
 
     log = txaio.make_logger()
 
     def __init__(self, settings: Settings, worker: IFileWorker, factory: CameraFactory, reactor: Any) -> None:
+        """ConfigError when a port is described wrongly or a certificate cannot be used."""
         super().__init__()
         self._settings, self._worker, self._factory, self._reactor = settings, worker, factory, reactor
-        self._listeners = [listener(reactor, port, settings.backlog, factory) for port in settings.ports]
-        for one in self._listeners:
+        #: What `reload` calls, in order; each may raise ConfigError, and then what it had stays in use.
+        self.reloads: list[Callable[[], object]] = []
+        self._tls = ServerTLS(settings) if settings.has_tls else None
+        if self._tls is not None:
+            self.reloads.append(self._tls.reload)
+        self._proxied: list[ProxyFactory] = []
+        self._listeners = list(self._make_listeners())
+        for _, one in self._listeners:
             one.setServiceParent(self)
         self._lookout = Lookout(settings, factory.door.admission, reactor.callFromThread)
+        self.reloads.append(self._lookout.read_again)
         self._rounds = [
-            (LoopingCall(factory.sweep), SWEEP_INTERVAL_S),
+            (LoopingCall(self._sweep), SWEEP_INTERVAL_S),
             (LoopingCall(self._lookout.look), LOOK_INTERVAL_S),
             (LoopingCall(self._expire), EXPIRE_INTERVAL_S),
         ]
         for loop, _ in self._rounds:
             loop.clock = reactor
 
+    def _make_listeners(self) -> Iterator[tuple[str, PortListener | EndpointListener]]:
+        """Each port's listener, and the setting that it comes from."""
+        plain = self._behind_balancers(self._factory)
+        secure = None
+        if self._tls is not None:
+            secure = self._behind_balancers(TLSFactory(self._tls, self._factory, self._reactor))
+        by_prefix = {"tls": secure, "ssl": self._factory}
+        ports = [("port", port, by_prefix.get(port.partition(":")[0], plain)) for port in self._settings.ports]
+        ports += [("tls-port", spelt_tls(port), secure) for port in self._settings.tls_ports]
+        for setting, port, factory in ports:
+            assert factory is not None
+            with _set_in(setting):
+                yield setting, listener(self._reactor, port, self._settings.backlog, factory)
+
+    def _behind_balancers(self, factory: IProtocolFactory) -> IProtocolFactory:
+        if not self._settings.proxy_protocol:
+            return factory
+        limit_s = self._settings.init_timeout
+        self._proxied.append(ProxyFactory(factory, self._settings.proxy_protocol, limit_s, self._reactor))
+        return self._proxied[-1]
+
+    def _sweep(self) -> None:
+        """Look at the time limits of all connections."""
+        self._factory.sweep()
+        for one in self._proxied:
+            one.sweep()
+
+    def reload(self) -> None:
+        """Read anew what can be: certificates, keys, client authorities, the list of known devices.
+
+        What cannot be used is logged, not used, and does not keep the rest from being read.
+        """
+        for call in self.reloads:
+            maybeDeferred(call).addErrback(self._reload_failed).addErrback(self._bug)
+
+    def _reload_failed(self, failure: Failure) -> None:
+        failure.trap(ConfigError)
+        log_event(self.log, Event.RELOAD_FAILED, reason=failure.getErrorMessage())
+
     @property
     def addresses(self) -> list[IAddress]:
         """Where cameras can connect; empty while the gateway does not run."""
-        return [one.address for one in self._listeners if one.address is not None]
+        return [one.address for _, one in self._listeners if one.address is not None]
 
     def bind(self) -> None:
         """Take the ports ahead of the start, where that can be done; ConfigError when one cannot be had."""
-        for one in self._listeners:
-            one.bind()
+        for setting, one in self._listeners:
+            with _set_in(setting):
+                one.bind()
 
     def privilegedStartService(self) -> None:
         """Open the ports (nobody is accepted yet); ConfigError when one cannot be had, and then none is."""
@@ -97,13 +160,13 @@ class GatewayService(service.MultiService):
         # Nobody is accepted before the reactor runs.
         self._reactor.callWhenRunning(self._started)
 
-    def read_again(self) -> None:
-        """Read the list of known devices again, as when an operator asks for it."""
-        self._lookout.read_again()
-
     def _started(self) -> None:
-        if self.running:
-            log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=self._settings.ports)
+        if not self.running:
+            return
+        if self._tls is not None:
+            self._tls.log_certificate()
+        ports = (*self._settings.ports, *map(spelt_tls, self._settings.tls_ports))
+        log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=ports)
 
     def _log_recovery(self, recovery: Recovery) -> None:
         self._log_expired(recovery.expired)
@@ -124,12 +187,17 @@ class GatewayService(service.MultiService):
         stopped: Deferred[Any] = Deferred()
         late = self._reactor.callLater(self._settings.stop_timeout, self._stop_late, stopped)
         work = maybeDeferred(super().stopService)
-        work.addCallback(lambda _: self._factory.stop())
+        work.addCallback(lambda _: self._end_connections())
         work.addErrback(self._bug)
         work.addCallback(lambda _: self._worker.stop())
         work.addErrback(self._bug)
         work.addCallback(lambda _: self._stopped(stopped, late))
         return stopped
+
+    def _end_connections(self) -> Deferred[Any]:
+        for one in self._proxied:
+            one.stop()
+        return self._factory.stop()
 
     def _stopped(self, stopped: Deferred[Any], late: IDelayedCall) -> None:
         log_event(self.log, Event.GATEWAY_STOPPED)
@@ -167,7 +235,7 @@ class GatewayService(service.MultiService):
 
 
 def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
-    """A gateway with these settings; ConfigError when a port is described wrongly. Nothing is opened yet."""
+    """A gateway with these settings; ConfigError when a port or certificate is wrong. Nothing is opened yet."""
     worker = StoreWorker(
         FileStore(settings.data),
         call_in_reactor=reactor.callFromThread,

@@ -128,7 +128,7 @@ def test_every_command_is_said_in_words(command: c.DeviceCommand | c.GatewayComm
             5,
             b"%photor",
             "version 4, 2025-11-22T08:26:40.123Z, type 8 rear_photo, trigger 9 periodic, "
-            "triggered at 1763799998.5 s, at -33.868820 151.200000, length 0 s, 0 frames/s, time zone -90 min",
+            "triggered at 1763799998.5 s, at -33.868820 151.200000, time zone -90 min",
         ),
         (
             b"\1" * 24,
@@ -278,7 +278,7 @@ def test_of_a_dualcam_one_side_says_all_about_metadata_size_and_places() -> None
         (
             "METADATA",
             "version 3, 2025-11-22T08:26:40.123Z, type 4 front_photo, trigger 9 periodic, at 54.687157 25.279652, "
-            "length 0 s, 25 frames/s, time zone +120 min",
+            "25 frames/s, time zone +120 min",
         ),
         ("START", "size 3 packets (2049 to 3072 bytes), CRC-16 of the file not known (0000)"),
         ("SYNC", "DATA follows from packet 1 (byte 0) on"),

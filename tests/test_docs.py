@@ -33,12 +33,12 @@ from dsmgateway.cli import main
 from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.effects import End
 from dsmgateway.events import Event
+from dsmgateway.factory import CameraFactory
 from dsmgateway.families import Camera, Kind
 from dsmgateway.frames import DataRun
 from dsmgateway.limits import LINGER_S
 from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import PARTS, Layout
-from dsmgateway.protocol import CameraFactory
 from dsmgateway.reception import SessionOptions
 from dsmgateway.session import Session
 from dsmgateway.states import LEGAL, State

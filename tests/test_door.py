@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from dsmgateway import commands as c
 from dsmgateway.admission import Roll
 from dsmgateway.door import RefusedProtocol
-from dsmgateway.protocol import CameraFactory
+from dsmgateway.factory import CameraFactory
 from dsmgateway.states import State
 from tests import conftest as build
 from tests.test_protocol import FILE, Base, Link

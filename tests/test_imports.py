@@ -178,6 +178,12 @@ def test_the_rule_sees_every_way_to_import(source: str) -> None:
     assert "twisted.internet.reactor" in set(imported(ast.parse(source)))
 
 
+def test_what_reads_a_proxy_header_is_pure() -> None:
+    """It takes bytes and says whose connection it is, and has nothing to do with who sends them."""
+    assert ours("proxy_header") == {"errors"}
+    assert roots("proxy_header") <= {"__future__", "dataclasses", "dsmgateway", "ipaddress", "re"}
+
+
 def test_the_gateway_brings_no_export() -> None:
     """What the rules say of the source holds of the running daemon."""
     program = (

@@ -21,12 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway import commands as c
 from dsmgateway.config import Settings
+from dsmgateway.factory import CameraFactory
 from dsmgateway.limits import LINGER_S
 from dsmgateway.protocol import (
     APPEND_COST_BYTES,
     BACKLOG_HIGH_BYTES,
     UNWRITTEN_HIGH_BYTES,
-    CameraFactory,
     CameraProtocol,
 )
 from dsmgateway.session import Session
