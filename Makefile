@@ -42,12 +42,14 @@ soak: $(READY) ## hunt for lost files for half an hour: anything goes, kills, po
 coverage: $(READY) ## run the tests and show which lines they miss
 	$(BIN)/python -m pytest -m 'not slow' --cov $(ARGS)
 
-# Everything up to the session: no clock, no socket, no disk, so every branch can be reached by hand.
+# Everything up to the session, who may come in, and a balancer's header: no clock, no socket, no disk, so every branch
+# can be reached by hand.
 CORE := errors crc packets commands families metadata_layouts metadata_json metadata frames framing asked patience \
-	events states effects transfer reception session
+	events states effects transfer reception session \
+	imei addresses known_devices admission crowd quiet flapping quota timing proxy_header
 CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families metadata metadata_json \
 	metadata_properties framing framing_properties patience events transfer session session_families session_table \
-	vectors_session))
+	vectors_session admission crowd flapping timing proxy_header))
 
 core-coverage: $(READY) ## see that the tests take every branch of the pure core
 	$(BIN)/python -m pytest -q $(CORE_TESTS) $(addprefix --cov=dsmgateway.,$(CORE)) --cov-branch --cov-fail-under=100 $(ARGS)

@@ -12,6 +12,7 @@ import click
 from dsmgateway import __version__
 from dsmgateway.check_command import check
 from dsmgateway.decode_command import decode
+from dsmgateway.devices_command import devices
 from dsmgateway.export_command import export
 from dsmgateway.simulator.command import simulate
 
@@ -36,6 +37,7 @@ def main() -> None:
 
 main.add_command(check)
 main.add_command(decode)
+main.add_command(devices)
 main.add_command(export)
 main.add_command(simulate)
 

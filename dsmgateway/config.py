@@ -16,9 +16,24 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dsmgateway.admission import APPROVE, KNOWN, OPEN
 from dsmgateway.errors import ConfigError
 from dsmgateway.families import Family
-from dsmgateway.kinds import FLAG, FOLDER, PORT, SIZE, TIME, Kind, choice, count, several
+from dsmgateway.kinds import (
+    CIPHERS,
+    FILE,
+    FLAG,
+    FOLDER,
+    NETWORKS,
+    PORT,
+    SIZE,
+    TIME,
+    Kind,
+    Network,
+    choice,
+    count,
+    several,
+)
 
 T = TypeVar("T")
 
@@ -76,9 +91,12 @@ class Settings:
     resume_tries: int = _setting(3, count(1000), "RESUMEs in a row without good file data before a session ends")
     store_timeout: float = _setting(120.0, TIME, "for the disk to make a file durable before the session ends")
     stop_timeout: float = _setting(4.0, TIME, "for parking what is under way when the gateway stops")
-    max_file_size: int = _setting(256 << 20, SIZE, "largest file that is taken")
+    max_file_size: int = _setting(256 << 20, SIZE, "largest file that is taken, of whichever kind")
     max_resyncs: int = _setting(
-        100, count(1_000_000), "damaged spots of one file on one connection before the session ends"
+        100,
+        count(1_000_000),
+        "damaged spots of one file on one connection (wrong CRCs, cut frames, whatever else had the data asked for "
+        "again) before the session ends",
     )
     part_max_age: float = _setting(30 * 86400.0, TIME, "age at which an unfinished file is deleted")
     checkpoint_bytes: int = _setting(256 << 10, SIZE, "at most this much of a file has to be sent again after a crash")
@@ -94,6 +112,96 @@ class Settings:
     )
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
 
+    # Who may come in, and how much of it: dsmgateway.door. Each default lets any real device through many times over.
+    admission: str = _setting(
+        OPEN,
+        choice(OPEN, KNOWN, APPROVE),
+        "who may send files: any device, those of the list known-devices, or those approved with dsmgateway devices; "
+        "a device blocked there is refused in each case",
+    )
+    known_devices: Path | None = _setting(
+        None, FILE, "the list of known devices: an IMEI a line, then a name if wanted; read again when it changes"
+    )
+    imei_check: str = _setting(
+        "none", choice("none", "luhn"), "whether an IMEI that nobody named must have the right check digit"
+    )
+    max_unknown_devices: int = _setting(
+        10_000, count(1_000_000), "refused devices that are remembered for approval; the one longest away is dropped"
+    )
+    max_connections: int = _setting(
+        0, count(10_000_000, least=0), "connections at a time; 0 means as many as there are open files for"
+    )
+    max_connections_per_address: int = _setting(
+        10_000,
+        count(10_000_000),
+        "connections at a time from one IPv4 address or IPv6 /64; carriers put thousands behind one",
+    )
+    max_connections_per_network: int = _setting(
+        20_000, count(10_000_000), "connections at a time from one IPv4 /24 or IPv6 /48"
+    )
+    accept_rate: int = _setting(
+        1000, count(1_000_000), "new connections a second; 20 times as many at once, as when a whole fleet comes back"
+    )
+    accept_rate_per_address: int = _setting(
+        500, count(1_000_000), "new connections a second from one IPv4 address or IPv6 /64; 20 times as many at once"
+    )
+    max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
+    max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")
+    device_bytes_per_day: int = _setting(
+        4 << 30, SIZE, "what a device may deliver in a day (UTC); a usual link brings 0.4GiB when it never rests"
+    )
+    device_files_per_day: int = _setting(10_000, count(1_000_000_000), "files that a device may deliver in a day (UTC)")
+    max_session_age: float = _setting(
+        86400.0,
+        TIME,
+        "age at which a connection ends between two files, and at twice that also within one; the largest file takes "
+        "30h on a poor link",
+    )
+    min_rate: int = _setting(100, SIZE, "bytes a second of file data that a device must bring; a poor link has 2500")
+    min_rate_time: float = _setting(
+        60.0, TIME, "time over which min-rate is measured; real links are silent for 10s now and then"
+    )
+    flapping_takeovers: int = _setting(
+        5, count(10_000), "how often senders on different addresses may take over from each other, by coming back"
+    )
+    flapping_time: float = _setting(600.0, TIME, "time within which flapping-takeovers are counted")
+    flapping_cooldown: float = _setting(
+        300.0, TIME, "time for which the last of them then keeps the device: enough for photos and short videos"
+    )
+    # TLS, and balancers; see docs/tls.md
+    tls_ports: tuple[str, ...] = _setting(
+        (),
+        PORT,
+        "where cameras connect with TLS, beside the plain ports; may be given more than once",
+        name="tls-port",
+        repeatable=True,
+        example='["10015"]',
+    )
+    tls_cert: Path | None = _setting(
+        None, FILE, "the gateway's certificate, followed by those between it and its authority, as PEM"
+    )
+    tls_key: Path | None = _setting(
+        None, FILE, "the certificate's private key as PEM, readable by no others; default the file of tls-cert"
+    )
+    tls_client_ca: Path | None = _setting(
+        None, FILE, "authorities as PEM: on TLS ports only devices with a certificate of one of them get in"
+    )
+    tls_match_imei: bool = _setting(
+        False, FLAG, "let a device in only when its certificate names the IMEI that it says it has"
+    )
+    tls_ciphers: str | None = _setting(
+        None, CIPHERS, "the ciphers of TLS 1.2; default what Twisted thinks good", example='"ECDHE+AESGCM"'
+    )
+    tls_minimum: str = _setting(
+        "1.2", replace(choice("1.2", "1.3"), toml_types=(str, float)), "the oldest version of TLS that is spoken"
+    )
+    proxy_protocol: tuple[Network, ...] = _setting(
+        (),
+        NETWORKS,
+        "balancers: what connects from these networks must begin with a PROXY header, which says who the device is",
+        example='"192.0.2.10,2001:db8::/64"',
+    )
+
     def __post_init__(self) -> None:
         for option in OPTIONS:
             value = getattr(self, option.field_name)
@@ -102,6 +210,31 @@ class Settings:
                     option.kind.check(one)
             except ValueError as error:
                 raise ConfigError(f"{option.name}: {error}") from None
+        if self.admission == KNOWN and self.known_devices is None:
+            raise ConfigError("admission: known needs a list, see known-devices")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        """Refuse what would leave TLS less strict than it looks."""
+        for given, name, other, needed in (
+            (self.has_tls, "a TLS port", self.tls_cert, "tls-cert"),
+            (self.tls_key, "tls-key", self.tls_cert, "tls-cert"),
+            (self.tls_match_imei, "tls-match-imei", self.tls_client_ca, "tls-client-ca"),
+            (self.tls_client_ca, "tls-client-ca", self.has_tls, "a TLS port"),
+        ):
+            if given and not other:
+                raise ConfigError(f"{name} needs {needed}")
+        for port in (*self.ports, *self.tls_ports):
+            if port.startswith("ssl:") and (port in self.tls_ports or self.tls_match_imei or self.proxy_protocol):
+                raise ConfigError(
+                    f"endpoint {port!r} has a TLS of its own, which knows no tls-* setting and no proxy-protocol: "
+                    "make it tls:"
+                )
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether there is a port whose TLS the ``tls-`` settings are about."""
+        return bool(self.tls_ports) or any(port.startswith("tls:") for port in self.ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +247,13 @@ class Option:
     default: Any
     help_text: str
     repeatable: bool
+    #: How it may look in the example file, where there is no default.
+    example: str
+
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a value when nothing is given."""
+        return self.default not in (None, ())
 
     @property
     def variable(self) -> str:
@@ -123,7 +263,7 @@ class Option:
     @property
     def shown_default(self) -> str:
         """The default as one would write it on the command line; empty when there is none."""
-        if self.default is None:
+        if not self.has_default:
             return ""
         return ",".join(self.kind.show(value) for value in (self.default if self.repeatable else (self.default,)))
 
@@ -140,7 +280,9 @@ def _options() -> Iterator[Option]:
     for row in fields(Settings):
         more = row.metadata
         name = more.get("name", row.name.replace("_", "-"))
-        yield Option(row.name, name, more["kind"], row.default, more["help"], more.get("repeatable", False))
+        kind = more["kind"]
+        example = more.get("example", f'"{kind.unit.upper()}"')
+        yield Option(row.name, name, kind, row.default, more["help"], more.get("repeatable", False), example)
 
 
 #: The table, in the order of `Settings`.
@@ -170,7 +312,7 @@ def _unknown(what: str, name: str, known: Sequence[str], source: str) -> ConfigE
 def _from_command_line(given: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
     found = {}
     for name, texts in given.items():
-        written = f"--no-{name}" if _BY_NAME[name].kind is FLAG else f"--{name}"
+        written = f"--no-{name}" if _BY_NAME[name].default is True else f"--{name}"
         found[name] = _read(_BY_NAME[name], texts, f"option {written}")
     return found
 
@@ -254,10 +396,14 @@ def load(
     found |= _from_environment(environ)
     found |= _from_command_line(given)
     settings = Settings(**{_BY_NAME[name].field_name: one.value for name, one in found.items()})  # type: ignore[arg-type]
-    settings = replace(
-        settings, data=folder / settings.data, trace=None if settings.trace is None else folder / settings.trace
-    )
-    return Loaded(settings, {name: one.source for name, one in found.items()})
+    return Loaded(_absolute(settings, folder), {name: one.source for name, one in found.items()})
+
+
+def _absolute(settings: Settings, folder: Path) -> Settings:
+    """The settings with every path counted from ``folder``."""
+    names = [option.field_name for option in OPTIONS if option.kind in (FILE, FOLDER)]
+    paths = {name: getattr(settings, name) for name in names}
+    return replace(settings, **{name: folder / path for name, path in paths.items() if path is not None})
 
 
 _EXAMPLE_HEAD = """\
@@ -283,8 +429,8 @@ def example() -> str:
     for option in OPTIONS:
         text = f"{option.help_text[0].upper()}{option.help_text[1:]} ({option.kind.unit})."
         lines += [f"# {line}" for line in textwrap.wrap(text, 110)]
-        none = option.default is None
-        lines += [f'# {option.name} = "FOLDER"' if none else f"{option.name} = {_example_value(option)}", ""]
+        shown = _example_value(option) if option.has_default else option.example
+        lines += [f"{'' if option.has_default else '# '}{option.name} = {shown}", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

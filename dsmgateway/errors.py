@@ -24,9 +24,20 @@ class UnexpectedCommand(PeerError):
     """A command that is well formed but not legal in the state the session is in."""
 
 
+class HeaderError(PeerError):
+    """What a balancer sends first is no PROXY header."""
+
+
 class StoreError(GatewayError):
     """Our disk failed: nothing may be acknowledged, the camera keeps its copy."""
 
 
 class ConfigError(GatewayError):
-    """An option, an environment variable or a line of the configuration file is wrong."""
+    """An option, an environment variable or a line of the configuration file is wrong.
+
+    ``setting`` names the one that it is about, where the message does not say where it was set.
+    """
+
+    def __init__(self, message: str, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting

@@ -32,7 +32,62 @@ class Event(enum.Enum):
         "The system allows so few open files that no more than so many cameras can send at a time.",
         ("limit", "cameras"),
     )
+    LIMIT_CONNECTIONS = (
+        "limit.connections",
+        "warn",
+        "A connection was refused at once: there are too many, or they come too fast; said once a minute an address.",
+        ("address", "setting", "most", "suppressed"),
+    )
+    LIMIT_DEVICE_DAY = (
+        "limit.device_day",
+        "warn",
+        "A device has delivered so much today that it is sent away until tomorrow (UTC); said once a minute.",
+        ("imei", "address", "setting", "most", "suppressed"),
+    )
+    DEVICE_REFUSED = (
+        "device.refused",
+        "warn",
+        "A device may not come in and was told CLOSE; it keeps its files. Said once a minute a device and an address.",
+        ("imei", "address", "reason", "suppressed"),
+    )
+    DEVICE_FLAPPING = (
+        "device.flapping",
+        "warn",
+        "Senders on different addresses take over from each other with the same IMEI; the last one now keeps it.",
+        ("imei", "address", "other", "cooldown"),
+    )
+    DEVICES_KNOWN = ("devices.known", "info", "The list of known devices was read.", ("path", "devices"))
+    DEVICES_DECIDED = (
+        "devices.decided",
+        "info",
+        "Which devices are approved and blocked was read from the database.",
+        ("approved", "blocked"),
+    )
+    DEVICES_UNREADABLE = (
+        "devices.unreadable",
+        "error",
+        "The list of known devices or the database of devices cannot be used; what was read before holds.",
+        ("reason",),
+    )
     PORT_LISTENING = ("port.listening", "info", "Cameras can connect to this endpoint.", ("endpoint", "address"))
+    TLS_CERTIFICATE = (
+        "tls.certificate",
+        "info",
+        "TLS connections from now on are shown this certificate.",
+        ("file", "names", "until"),
+    )
+    RELOAD_FAILED = (
+        "reload.failed",
+        "error",
+        "What was to be read anew (SIGHUP) cannot be used; the gateway goes on with what it had.",
+        ("reason",),
+    )
+    PROXY_FAILED = (
+        "proxy.failed",
+        "warn",
+        "A connection from a balancer's network did not begin with a PROXY header; closed.",
+        ("peer", "reason"),
+    )
     STORE_RECOVERED = (
         "store.recovered",
         "info",
@@ -74,6 +129,18 @@ class Event(enum.Enum):
         "info",
         "A connection ended; the reason and what it brought.",
         (*OF_CONNECTION, "reason", "received", "files_stored"),
+    )
+    TLS_FAILED = (
+        "tls.failed",
+        "info",
+        "A connection ended before its TLS handshake was done; scanners do that, and devices with wrong certificates.",
+        (*OF_CONNECTION, "reason"),
+    )
+    TLS_OTHER_DEVICE = (
+        "tls.other_device",
+        "warn",
+        "The device's certificate does not name the IMEI that it says it has (setting tls-match-imei); closed.",
+        (*OF_WARNING, "said", "names"),
     )
     TAKEN_OVER = (
         "device.taken_over",
@@ -191,6 +258,18 @@ class Event(enum.Enum):
         "The device did not send what was expected in time; closed.",
         OF_WARNING,
     )
+    SESSION_TOO_SLOW = (
+        "session.too_slow",
+        "warn",
+        "File data came more slowly than min-rate; the file is kept, closed.",
+        (*OF_WARNING, "rate"),
+    )
+    LIMIT_AGE = (
+        "limit.age",
+        "info",
+        "The connection is older than max-session-age; closed, the device can come again.",
+        (*OF_CONNECTION, "age_s"),
+    )
     SESSION_GIVEN_UP = (
         "session.given_up",
         "warn",
@@ -255,21 +334,26 @@ class Event(enum.Enum):
 
 #: What each field says. A field that has nothing to say is left out of the line.
 FIELDS: dict[str, str] = {
-    "address": "where the port listens, as the system says",
+    "address": "where the port listens, as the system says; or where a connection comes from",
     "after": "seconds that were waited, or that it lasted",
-    "age_s": "seconds since it was last written",
+    "age_s": "seconds since it was last written, or since the connection was made",
+    "approved": "devices that are approved",
     "answered": "the offset in SYNC, as the device counts it",
     "asked": "the offset that RESUME asked for, as the device counts it",
+    "blocked": "devices that are blocked",
     "cameras": "cameras that can send at the same time",
     "code": "the code in the device's STATUS",
     "command": "what came",
     "comparing": "true when a stored file seems to be the same, and only the last packet is taken to compare it",
+    "cooldown": "seconds for which no other address can take over",
     "data": "the data folder",
     "device_path": "the file's path on the device, or the identifier by which it is asked for",
+    "devices": "how many there are",
     "endpoint": "the port or endpoint as it was configured",
     "expected": "what the state waits for",
     "expired": "unfinished files deleted for their age",
     "family": "the family of the camera",
+    "file": "the file as it was configured",
     "files_stored": "files that this connection brought whole",
     "held": "bytes of the file that are held",
     "imei": "the device; missing before INIT",
@@ -277,30 +361,38 @@ FIELDS: dict[str, str] = {
     "indexed": "stored files read back into the index",
     "limit": "files and sockets that may be open at the same time",
     "meaning": "the STATUS code in words",
+    "most": "what the setting allows",
     "name": "the unfinished file in the spool",
+    "names": "the names in the certificate",
     "offers": "what the device says is ready to be fetched",
     "offset": "byte of the file from which it goes on",
+    "other": "where the connection comes from that was taken over",
     "packets": "the size in packets of 1024 bytes, where START counts those",
     "part_bytes": "bytes held of unfinished files",
     "parts": "unfinished files that can go on",
-    "path": "the file, relative to the data folder",
+    "path": "the file; one that was received, relative to the data folder",
     "peer": "the connection's address and port",
     "ports": "the ports or endpoints as they were configured",
     "protocol_id": "the protocol version in INIT",
     "qualifier": "capture time in milliseconds and type, which tell a file from others with the same identifier",
+    "rate": "bytes of file data a second",
     "reason": "what was wrong, or why it ended",
     "received": "bytes that came on the whole connection",
     "refused": "files that were not taken since this was last said, or since it began",
     "resyncs": "how often the file's data was asked for again or a cut frame passed over, on this connection",
     "rolled_back": "finishes that were cut off and will be done again",
     "rolled_forward": "finishes that were cut off and are now complete",
+    "said": "the IMEI that INIT says",
     "set_aside": "files put aside because they did not match their record",
+    "setting": "the limit that was hit, by its setting",
     "size": "bytes of the whole file; at most, where packets are counted and the last one has not come",
     "size_bytes": "bytes that were held of it",
     "skipped": "bytes of the cut frame",
     "state": "where in the conversation it happened, see states.md",
+    "suppressed": "how often the same happened since without a line of its own",
     "unknown_settings": "settings bits in INIT that mean nothing to the gateway, in hex",
     "unreadable": "records beside stored files that cannot be read",
+    "until": "when it ceases to be good",
     "version": "the gateway's version",
 }
 

@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+Network = IPv4Network | IPv6Network
 
 _SECONDS_PER = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s?([smhd]?)", re.ASCII)
@@ -151,6 +153,20 @@ def _parse_path(text: str) -> Path:
     return Path(text)
 
 
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    return tuple(dict.fromkeys(ip_network(one.strip()) for one in text.split(",")))
+
+
+def _show_networks(networks: tuple[Network, ...]) -> str:
+    return ",".join(map(str, networks))
+
+
+def _parse_words(text: str) -> str:
+    if not text.strip().isprintable() or not text.strip().isascii() or not text.strip():
+        raise ValueError(text)
+    return text.strip()
+
+
 #: Seconds, as a float.
 TIME: Kind[float] = Kind(
     "time",
@@ -182,14 +198,25 @@ PORT: Kind[str] = Kind(
     toml_types=(int, str),
 )
 FOLDER: Kind[Path] = Kind("folder", "a folder's path", _parse_path, str, _no_check)
+FILE: Kind[Path] = Kind("file", "a file's path", _parse_path, str, _no_check)
+#: Networks of IP addresses.
+NETWORKS: Kind[tuple[Network, ...]] = Kind(
+    "networks",
+    "networks with commas between them, such as 192.0.2.10 or 192.0.2.0/24,2001:db8::/32 (no bits set beyond the /)",
+    _parse_networks,
+    _show_networks,
+    _no_check,
+)
+#: Which ciphers, as OpenSSL writes it: what it means is found out by OpenSSL.
+CIPHERS: Kind[str] = Kind("OpenSSL cipher list", "a list of ciphers as OpenSSL writes it", _parse_words, str, _no_check)
 
 
-def count(most: int) -> Kind[int]:
-    """A whole number from 1 to ``most``."""
-    expects = f"a whole number from 1 to {most}"
+def count(most: int, least: int = 1) -> Kind[int]:
+    """A whole number from ``least`` to ``most``."""
+    expects = f"a whole number from {least} to {most}"
 
     def check(number: int) -> None:
-        _check_range(number, 1, most, _show_count)
+        _check_range(number, least, most, _show_count)
 
     return Kind("number", expects, _parse_count, _show_count, check, toml_types=(int,), toml_quoted=False)
 

@@ -1,7 +1,8 @@
 """Listening ports as services: a plain port number, or any endpoint that Twisted knows.
 
-A plain number's socket can be bound ahead of the start, so that a busy port is found out before the process becomes a
-daemon. A port that cannot be had is a `ConfigError`, never a gateway that runs deaf. Knows nothing of cameras.
+``tls:`` is ``tcp:`` under TLS; which factory that takes is told by whoever makes the listener. A plain number's socket
+can be bound ahead of the start, so that a busy port is found out before the process becomes a daemon. A port that
+cannot be had is a `ConfigError`, never a gateway that runs deaf. Knows nothing of cameras.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ log = txaio.make_logger()
 #: 2.8 MiB); set on the listener, as what it accepts inherits it. Enough for 60 s of the fastest camera.
 RECEIVE_BUFFER_BYTES = 256 << 10
 #: Endpoints that may listen before the process becomes a daemon. Not ``unix``: its lock names the process that made it.
-_LISTEN_EARLY = frozenset({"tcp", "tcp6", "ssl"})
+_LISTEN_EARLY = frozenset({"tcp", "tcp6", "ssl", "tls"})
+#: Twisted has no such endpoint: it is ours, for TCP with the gateway's own TLS.
+TLS_PREFIX = "tls:"
 
 
 class PortListener(service.Service):
@@ -151,7 +154,15 @@ def listener(reactor: Any, port: str, backlog: int, factory: IProtocolFactory) -
     """The service that listens on ``port`` as `Settings` has it: a number, or an endpoint string."""
     if port.isdecimal():
         return PortListener(reactor, int(port), backlog, factory)
+    endpoint = f"tcp:{port.removeprefix(TLS_PREFIX)}" if port.startswith(TLS_PREFIX) else port
     if port.partition(":")[0] in _LISTEN_EARLY and ":backlog=" not in port:
         with suppress(ConfigError):  # it says its backlog by position, or is wrong, which is found out next
-            return EndpointListener(reactor, port, f"{port}:backlog={backlog}", factory)
-    return EndpointListener(reactor, port, port, factory)
+            return EndpointListener(reactor, port, f"{endpoint}:backlog={backlog}", factory)
+    return EndpointListener(reactor, port, endpoint, factory)
+
+
+def spelt_tls(port: str) -> str:
+    """A port of setting ``tls-port`` so that it can be told from a plain one, where there is a spelling for that."""
+    if port.isdecimal():
+        return f"{TLS_PREFIX}{port}"
+    return f"{TLS_PREFIX}{port.removeprefix('tcp:')}" if port.startswith("tcp:") else port

@@ -3,26 +3,26 @@
 `CameraProtocol` owns the transport, the decoder and the open upload of one connection and performs what its session
 asks for. It is the only place where errors become replies: a `PeerError` ends the connection, a `StoreError` ends it
 without an acknowledgement, anything else is a bug of ours that aborts this connection, keeps its file and is logged
-with its traceback. `CameraFactory` is what is shared: the registry of devices, the sweep over time limits, the stop.
+with its traceback. Whom the door (`dsmgateway.door`) refuses is told CLOSE, before it takes over from anybody. What is
+shared by all connections is `dsmgateway.factory`.
 
 While the store is at work, or lags behind, the transport is paused and decoded no further.
 """
 
 from __future__ import annotations
 
-import time
+import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import txaio
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dsmgateway.addresses import shown_address
-from dsmgateway.commands import Init
+from dsmgateway.commands import Close, Init
 from dsmgateway.effects import (
     Append,
     Claim,
@@ -39,20 +39,24 @@ from dsmgateway.effects import (
 )
 from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
-from dsmgateway.families import Family
 from dsmgateway.framing import DeviceDecoder
-from dsmgateway.reception import SessionOptions
-from dsmgateway.registry import Registry
-from dsmgateway.seldom import Seldom
 from dsmgateway.session import Session
-from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, NoRoom, Offered, OtherFile, Stored, Upload, VolumeFailing
+from dsmgateway.timing import Overdue, Timing
+from dsmgateway.tls_peer import certificate_names, why_lost
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
     from dsmgateway.config import Settings
+    from dsmgateway.door import Door
     from dsmgateway.interfaces import IFileWorker
+    from dsmgateway.reception import SessionOptions
+    from dsmgateway.registry import Registry
+    from dsmgateway.setbacks import Setbacks
+    from dsmgateway.timing import TimeLimits
 
 txaio.use_twisted()
 
@@ -64,24 +68,48 @@ UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
 APPEND_COST_BYTES = 1024
 #: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
 BACKLOG_HIGH_BYTES = 64 * 1024 * 1024
-#: Seconds between two lines of the log about a disk that is full: each camera would write one at each attempt.
-FULL_INTERVAL_S = 60.0
-#: Seconds that a connection which has ended may take to send its last bytes.
-LINGER_S = 5.0
 
 
-@implementer(IHalfCloseableProtocol)
+class Shared(typing.Protocol):
+    """What a connection needs of what it shares with the others; `dsmgateway.factory` is that."""
+
+    settings: Settings
+    worker: IFileWorker
+    clock: IReactorTime
+    now: Callable[[], float]
+    session_options: SessionOptions
+    time_limits: TimeLimits
+    door: Door
+    registry: Registry[CameraProtocol]
+    setbacks: Setbacks
+    under_way: set[Deferred[Any]]
+
+    def welcome(self, connection: CameraProtocol) -> None:
+        """Count a connection that is there."""
+
+    def refusal(self, imei: str, connection: CameraProtocol) -> str:
+        """Return why this device may not begin on this connection, empty when it may."""
+
+    def no_room(self, reason: str) -> None:
+        """Have it logged that a file was not taken for lack of room."""
+
+    def forget(self, connection: CameraProtocol) -> None:
+        """Drop a connection that is gone."""
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class CameraProtocol(Protocol):
     """One connection of a device."""
 
-    factory: CameraFactory
+    factory: Shared
     #: Provides ITCPTransport and IPushProducer.
     transport: Any
     log = txaio.make_logger()
 
-    def __init__(self, factory: CameraFactory, peer: str) -> None:
-        self.factory = factory
-        self.peer = peer
+    def __init__(self, factory: Shared, peer: str, source: str) -> None:
+        """``source`` is whom the connection is counted for, see `dsmgateway.addresses.source_of`."""
+        self.factory, self.peer, self.source = factory, peer, source
+        self.timing = Timing(factory.time_limits, factory.clock.seconds())
         self.session = Session(factory.session_options)
         self._decoder = DeviceDecoder()
         self._upload: Upload | None = None
@@ -90,24 +118,31 @@ class CameraProtocol(Protocol):
         self._received_bytes = 0
         self._paused = False
         self._half_closed = False
+        self._handshakes = False
         self._reason = ""
-        self._waiting_since = factory.clock.seconds()
+        self._turned_away = False
         self._trace: Trace | None = None
 
     # -- what Twisted calls
 
     def connectionMade(self) -> None:
-        """Begin to wait for INIT."""
-        self.factory.connections.add(self)
+        """Begin to wait for INIT; with TLS its handshake comes first, in the same time."""
+        self.factory.welcome(self)
+        self._handshakes = ISSLTransport.providedBy(self.transport)
         if self.factory.settings.trace is not None:
             now = self.factory.clock.seconds
             self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is there, and the device's certificate is good if one was asked for."""
+        self._handshakes = False
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the device sent; of any length, cut anywhere."""
         if self.session.state is State.ENDED:
             return
         self._received_bytes += len(data)
+        self.timing.heard = self.factory.clock.seconds()
         if self._trace is not None:
             self._trace.write("device", data)
         self._decoder.feed(data)
@@ -123,12 +158,17 @@ class CameraProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Keep what was received and forget the connection."""
-        self._reason = self._reason or reason.getErrorMessage()
+        self._reason = self._reason or why_lost(self.transport, reason, self._handshakes)
         state = self.session.state
         self.factory.forget(self)
         self._perform(self.session.lost())
         if self._trace is not None:
             self._trace.close()
+        if self._turned_away:
+            return  # the door has said so, or shall not say it too often
+        if self._handshakes:
+            self._note(Event.TLS_FAILED, state, reason=self._reason)
+            return
         self._note(
             Event.DISCONNECTED,
             state,
@@ -155,17 +195,25 @@ class CameraProtocol(Protocol):
         state = self.session.state
         self._regulate()
         lagging = self._paused and self.session.reads
-        limit_s = self.factory.limits_s[State.STORING if lagging else state]
-        if now - self._waiting_since < limit_s:
-            return
-        self._waiting_since = now
-        if state is State.ENDED:
-            self.transport.abortConnection()
-        elif lagging:
-            self._perform(self.session.store_failed(f"file data was not written within {limit_s:g} s"))
-        else:
-            self._perform(self.session.timed_out())
-            self._advance()
+        match self.timing.overdue(now, state, self._paused, lagging):
+            case Overdue.STATE if state is State.ENDED:
+                self.transport.abortConnection()
+            case Overdue.STATE:
+                self._perform(self.session.timed_out())
+                self._advance()
+            case Overdue.DISK:
+                limit_s = self.timing.limit_s(state, lagging)
+                self._perform(self.session.store_failed(f"file data was not written within {limit_s:g} s"))
+            case Overdue.RATE:
+                self._note(Event.SESSION_TOO_SLOW, state, rate=round(self.timing.rate))
+                self._perform(self.session.stop("file data came too slowly"))
+            case Overdue.AGE:
+                self._note(Event.LIMIT_AGE, state, age_s=round(self.timing.age_s(now)))
+                self._perform(self.session.stop("the connection is too old"))
+
+    def _renew(self) -> None:
+        """Let the time of the session's state begin anew."""
+        self.timing.since = self.factory.clock.seconds()
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Let an error of our own cost this connection only."""
@@ -183,13 +231,40 @@ class CameraProtocol(Protocol):
                 event = self._decoder.next_event()
                 if event is None:
                     break
-                if isinstance(event, Init):
-                    self.session.last_resort = self.factory.setbacks.of(event.imei_digits)
-                self._perform(self.session.receive(event))
+                self._perform(self._judge(event) if isinstance(event, Init) else self.session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
         self._end_if_half_closed()
+
+    def _judge(self, init: Init) -> Effects:
+        """What comes of an INIT: it reaches the session when its device is who it says, and may come in."""
+        turned_away = self._refuse_certificate(init.imei_digits) or self._turn_away(init.imei_digits)
+        if turned_away:
+            return turned_away
+        self.session.last_resort = self.factory.setbacks.of(init.imei_digits)
+        return self.session.receive(init)
+
+    def _refuse_certificate(self, imei: str) -> Effects:
+        """End this connection, and nothing else, when its certificate is not for this IMEI."""
+        asked = self.factory.settings.tls_match_imei and ISSLTransport.providedBy(self.transport)
+        if not asked or self.session.imei is not None:
+            return []
+        names = certificate_names(self.transport)
+        if imei in names:
+            return []
+        self._note(Event.TLS_OTHER_DEVICE, self.session.state, said=imei, names=names)
+        return [*self.session.lost(), End("its certificate is another device's", abort=True)]
+
+    def _turn_away(self, imei: str) -> Effects:
+        """Say CLOSE to a device that may not come in now: nothing was said of a file, so it keeps all."""
+        if self.session.state not in (State.AWAIT_INIT, State.AWAIT_NEXT_INIT):
+            return []
+        reason = self.factory.refusal(imei, self)
+        if not reason:
+            return []
+        self._turned_away = self.session.imei is None
+        return [Send(Close()), *self.session.stop(reason)]
 
     def _end_if_half_closed(self) -> None:
         """End once the store has answered and the device was told; from this device nothing more will come."""
@@ -206,10 +281,11 @@ class CameraProtocol(Protocol):
         if pause is self._paused or self.session.state is State.ENDED:
             return
         self._paused = pause
+        self.timing.not_counted(self.factory.clock.seconds())
         if pause:
             self.transport.pauseProducing()
         else:
-            self._waiting_since = self.factory.clock.seconds()  # it could not be heard until now
+            self._renew()  # it could not be heard until now
             self.transport.resumeProducing()
 
     def _perform(self, effects: Effects) -> None:
@@ -225,7 +301,7 @@ class CameraProtocol(Protocol):
             case DropUntilSync():
                 self._decoder.drop_until_sync()
             case ExpectData(remaining_bytes, whole_packets):
-                self._waiting_since = self.factory.clock.seconds()
+                self._renew()
                 self._decoder.expect_data(remaining_bytes, whole_packets)
             case Note(event, fields, state):
                 self._note(event, state, **fields)
@@ -242,7 +318,7 @@ class CameraProtocol(Protocol):
 
     def _send(self, data: bytes, renews: bool) -> None:
         if renews:
-            self._waiting_since = self.factory.clock.seconds()
+            self._renew()
         if self._trace is not None:
             self._trace.write("gateway", data)
         self.transport.write(data)
@@ -254,7 +330,7 @@ class CameraProtocol(Protocol):
 
     def _end(self, reason: str, abort: bool) -> None:
         self._reason = reason
-        self._waiting_since = self.factory.clock.seconds()
+        self._renew()
         if abort:
             self.transport.abortConnection()
         else:
@@ -271,9 +347,14 @@ class CameraProtocol(Protocol):
     # -- the store
 
     def _open(self, effect: Open) -> None:
-        self._waiting_since = self.factory.clock.seconds()
+        imei = self.session.imei or ""
+        refusal = self.factory.door.file_refusal(imei, self.source, effect.size_bytes)
+        if refusal:
+            self._perform(self.session.stop(refusal))
+            return
+        self._renew()
         offered = Offered(
-            self.session.imei or "",
+            imei,
             effect.device_path,
             effect.size_bytes,
             effect.start_crc,
@@ -287,7 +368,9 @@ class CameraProtocol(Protocol):
         self._perform(self.session.opened(upload.offset_bytes, upload.comparing))
 
     def _append(self, offset_bytes: int, data: bytes) -> None:
-        self._waiting_since = self.factory.clock.seconds()
+        self._renew()
+        self.timing.took(len(data))
+        self.factory.door.delivered(self.session.imei or "", len(data))
         cost_bytes = len(data) + APPEND_COST_BYTES
         self._unwritten_bytes += cost_bytes
         assert self._upload is not None
@@ -301,13 +384,14 @@ class CameraProtocol(Protocol):
         assert upload is not None
         metadata = effect.metadata.to_json(self.factory.now()) if effect.metadata else None
         about = {"protocol_id": effect.protocol_id, "metadata": metadata}
-        self._waiting_since = self.factory.clock.seconds()
+        self.timing.finished(self.factory.clock.seconds())
         self._watch(self.factory.worker.finish(upload, about), self._finished)
 
     def _finished(self, answer: Stored | Differs) -> None:
         if isinstance(answer, Differs):
             self._perform(self.session.differs())
         else:
+            self.factory.door.delivered(self.session.imei or "", files=1)
             self._perform(self.session.stored(answer.path, answer.size_bytes, answer.duplicate))
 
     def _park(self) -> None:
@@ -346,96 +430,3 @@ class CameraProtocol(Protocol):
         fields = {"imei": self.session.imei, "peer": self.peer, "state": self.session.state.value}
         self.log.failure("{event}: {fields}", failure, event=Event.BUG.label, fields=fields)
         self.transport.abortConnection()
-
-
-class CameraFactory(Factory):
-    """What all connections share."""
-
-    noisy = False
-    log = txaio.make_logger()
-
-    def __init__(
-        self, settings: Settings, worker: IFileWorker, clock: IReactorTime, now: Callable[[], float] = time.time
-    ) -> None:
-        """``clock`` measures time limits, ``now`` gives seconds since 1970."""
-        self.now = now
-        self.settings = settings
-        self.worker = worker
-        self.clock = clock
-        self.connections: set[CameraProtocol] = set()
-        self.registry: Registry[CameraProtocol] = Registry()
-        self.setbacks = Setbacks()
-        self._full = Seldom(FULL_INTERVAL_S)
-        self._full_reason = ""
-        self.under_way: set[Deferred[Any]] = set()
-        self.session_options = SessionOptions(
-            metadata=settings.metadata,
-            repeat=settings.after_file == "repeat",
-            families=frozenset(map(Family, settings.families)),
-            max_file_size=settings.max_file_size,
-            resume_tries=settings.resume_tries,
-            max_resyncs=settings.max_resyncs,
-        )
-        self.limits_s = _limits(settings)
-
-    def buildProtocol(self, addr: IAddress | None) -> CameraProtocol:  # type: ignore[override]
-        """Take a connection."""
-        return CameraProtocol(self, shown_address(addr))
-
-    def sweep(self) -> None:
-        """Check the time limits of all connections, paused ones too; to be called once a second."""
-        now = self.clock.seconds()
-        for connection in list(self.connections):
-            connection.check_time(now)
-        self._say_full()
-
-    def no_room(self, reason: str) -> None:
-        """Have it logged that a file was not taken for lack of room, now or together with others."""
-        self._full_reason = reason
-        self._full.count()
-        self._say_full()
-
-    def _say_full(self) -> None:
-        refused = self._full.due(self.clock.seconds())
-        if refused:
-            log_event(self.log, Event.STORE_FULL, reason=self._full_reason, refused=refused)
-
-    def forget(self, connection: CameraProtocol) -> None:
-        """Drop a connection that is gone."""
-        self.connections.discard(connection)
-        session = connection.session
-        if session.imei is not None:
-            self.registry.release(session.imei, connection)
-            self.setbacks.note(session.imei, session.stuck_on)
-
-    def stop(self) -> Deferred[Any]:
-        """End every session; fires when the store has parked or finished all that was under way.
-
-        A device whose file is being stored is still told so: it would send all of it again.
-        """
-        self._end_sessions(lambda state: state is not State.STORING)
-        stored = DeferredList(list(self.under_way))
-        stored.addCallback(lambda _: self._end_sessions(lambda state: True))
-        return stored.addCallback(lambda _: DeferredList(list(self.under_way)))
-
-    def _end_sessions(self, concerns: Callable[[State], bool]) -> None:
-        for connection in list(self.connections):
-            if concerns(connection.session.state):
-                connection.stop()
-
-
-def _limits(settings: Settings) -> dict[State, float]:
-    """Seconds that each state may last."""
-    return {
-        State.AWAIT_INIT: settings.init_timeout,
-        State.AWAIT_PATH: settings.answer_timeout,
-        State.AWAIT_METADATA: settings.metadata_timeout,
-        State.AWAIT_START: settings.answer_timeout,
-        State.OPENING: settings.store_timeout,
-        State.AWAIT_SYNC: settings.sync_timeout,
-        State.RECEIVING: settings.data_timeout,
-        State.STORING: settings.store_timeout,
-        State.AWAIT_NEXT_INIT: settings.answer_timeout,
-        State.FAREWELL: settings.init_timeout,
-        State.ENDED: LINGER_S,
-    }

@@ -25,7 +25,7 @@ from dsmgateway.effects import (
     Send,
 )
 from dsmgateway.events import Event
-from dsmgateway.families import Family
+from dsmgateway.families import Family, Kind, format_of
 from dsmgateway.frames import DataRun
 from dsmgateway.framing import Damaged, StepFound
 from dsmgateway.patience import Patience
@@ -46,6 +46,8 @@ class SessionOptions:
     repeat: bool = True
     families: frozenset[Family] = frozenset(Family)
     max_file_size: int = 256 * 1024 * 1024
+    max_photo_size: int = 32 * 1024 * 1024
+    max_video_size: int = 256 * 1024 * 1024
     #: RESUMEs in a row that bring no data before the session ends.
     resume_tries: int = 3
     #: RESUMEs beyond the first, and steps found again, per file and connection.
@@ -102,7 +104,7 @@ class Reception:
 
     def _begin(self, transfer: Transfer) -> Effects:
         """Begin a transfer unless its size forbids it."""
-        refusal = self._refusal(transfer.size_bytes)
+        refusal = self._refusal(transfer)
         self.transfer = None if refusal else transfer
         if refusal:
             return [self._note(Event.FILE_REFUSED, reason=refusal), *self._end_stuck(refusal)]
@@ -267,11 +269,19 @@ class Reception:
         if self.state is not state:
             raise AssertionError(f"the store answered in state {self.state.value}, not {state.value}")
 
-    def _refusal(self, size_bytes: int) -> str:
+    def _refusal(self, transfer: Transfer) -> str:
+        size_bytes, options = transfer.size_bytes, self._options
         if size_bytes == 0:
             return "START says the file has 0 bytes"
-        if size_bytes > self._options.max_file_size:
-            return f"START says {size_bytes} bytes, more than max_file_size {self._options.max_file_size}"
+        of_kind = {
+            Kind.PHOTO: ("max_photo_size", options.max_photo_size),
+            Kind.VIDEO: ("max_video_size", options.max_video_size),
+        }
+        limits = [("max_file_size", options.max_file_size)]
+        kind = format_of(transfer.device_path).kind
+        for name, most_bytes in [*limits, of_kind[kind]] if kind else limits:
+            if size_bytes > most_bytes:
+                return f"START says {size_bytes} bytes, more than {name} {most_bytes}"
         return ""
 
     def _note(self, event: Event, **fields: object) -> Note:

@@ -20,6 +20,10 @@ class Registry(Generic[Owner]):
     def __len__(self) -> int:
         return len(self._owners)
 
+    def owner(self, imei: str) -> Owner | None:
+        """Return the device's connection, if it has one."""
+        return self._owners.get(imei)
+
     def claim(self, imei: str, owner: Owner) -> Owner | None:
         """Make ``owner`` the device's connection and return the one it takes over from, if any."""
         older = self._owners.get(imei)

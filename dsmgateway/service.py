@@ -1,4 +1,6 @@
-"""The gateway as one Twisted service: store worker, camera factory, listening ports, the sweep over time limits.
+"""The gateway as one Twisted service: store worker, camera factory, listening ports, lookout, sweep over time limits.
+
+What a connection goes through is put together here: the PROXY header of a balancer, TLS, the camera's protocol.
 
 Start: the ports are bound, the store recovers (blocking; nobody is accepted before), the ports open. Stop: the ports
 close, every session is parked, the store drains. Knows nothing of twistd and imports no reactor, so that it can be put
@@ -8,33 +10,50 @@ into any Twisted program; see docs/embedding.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import txaio
 from twisted.application import service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from dsmgateway import __version__
 from dsmgateway.config import Settings
+from dsmgateway.descriptors import descriptor_limit, most_connections
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
+from dsmgateway.factory import CameraFactory
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
-from dsmgateway.listeners import listener
-from dsmgateway.protocol import CameraFactory
+from dsmgateway.listeners import EndpointListener, PortListener, listener, spelt_tls
+from dsmgateway.lookout import Lookout
+from dsmgateway.proxy import ProxyFactory
 from dsmgateway.store import Expired, FileStore, Recovery
+from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.worker import StoreWorker
 
 txaio.use_twisted()
 
 #: Seconds between two looks at all time limits.
 SWEEP_INTERVAL_S = 1.0
+#: Seconds between two looks at what operators have decided.
+LOOK_INTERVAL_S = 1.0
 #: Seconds between two looks for unfinished files that are too old.
 EXPIRE_INTERVAL_S = 3600.0
+
+
+@contextmanager
+def _set_in(setting: str) -> Iterator[None]:
+    """Have a `ConfigError` name the setting that it comes from."""
+    try:
+        yield
+    except ConfigError as error:
+        error.setting = error.setting or setting
+        raise
 
 
 class GatewayService(service.MultiService):
@@ -43,28 +62,78 @@ class GatewayService(service.MultiService):
     log = txaio.make_logger()
 
     def __init__(self, settings: Settings, worker: IFileWorker, factory: CameraFactory, reactor: Any) -> None:
+        """ConfigError when a port is described wrongly or a certificate cannot be used."""
         super().__init__()
         self._settings, self._worker, self._factory, self._reactor = settings, worker, factory, reactor
-        self._listeners = [listener(reactor, port, settings.backlog, factory) for port in settings.ports]
-        for one in self._listeners:
+        #: What `reload` calls, in order; each may raise ConfigError, and then what it had stays in use.
+        self.reloads: list[Callable[[], object]] = []
+        self._tls = ServerTLS(settings) if settings.has_tls else None
+        if self._tls is not None:
+            self.reloads.append(self._tls.reload)
+        self._proxied: list[ProxyFactory] = []
+        self._listeners = list(self._make_listeners())
+        for _, one in self._listeners:
             one.setServiceParent(self)
+        self._lookout = Lookout(settings, factory.door.admission, reactor.callFromThread)
+        self.reloads.append(self._lookout.read_again)
         self._rounds = [
-            (LoopingCall(factory.sweep), SWEEP_INTERVAL_S),
+            (LoopingCall(self._sweep), SWEEP_INTERVAL_S),
+            (LoopingCall(self._lookout.look), LOOK_INTERVAL_S),
             (LoopingCall(self._expire), EXPIRE_INTERVAL_S),
             (LoopingCall(self._probe), settings.probe_interval),
         ]
         for loop, _ in self._rounds:
             loop.clock = reactor
 
+    def _make_listeners(self) -> Iterator[tuple[str, PortListener | EndpointListener]]:
+        """Each port's listener, and the setting that it comes from."""
+        plain = self._behind_balancers(self._factory)
+        secure = None
+        if self._tls is not None:
+            secure = self._behind_balancers(TLSFactory(self._tls, self._factory, self._reactor))
+        by_prefix = {"tls": secure, "ssl": self._factory}
+        ports = [("port", port, by_prefix.get(port.partition(":")[0], plain)) for port in self._settings.ports]
+        ports += [("tls-port", spelt_tls(port), secure) for port in self._settings.tls_ports]
+        for setting, port, factory in ports:
+            assert factory is not None
+            with _set_in(setting):
+                yield setting, listener(self._reactor, port, self._settings.backlog, factory)
+
+    def _behind_balancers(self, factory: IProtocolFactory) -> IProtocolFactory:
+        if not self._settings.proxy_protocol:
+            return factory
+        limit_s = self._settings.init_timeout
+        self._proxied.append(ProxyFactory(factory, self._settings.proxy_protocol, limit_s, self._reactor))
+        return self._proxied[-1]
+
+    def _sweep(self) -> None:
+        """Look at the time limits of all connections."""
+        self._factory.sweep()
+        for one in self._proxied:
+            one.sweep()
+
+    def reload(self) -> None:
+        """Read anew what can be: certificates, keys, client authorities, the list of known devices.
+
+        What cannot be used is logged, not used, and does not keep the rest from being read.
+        """
+        for call in self.reloads:
+            maybeDeferred(call).addErrback(self._reload_failed).addErrback(self._bug)
+
+    def _reload_failed(self, failure: Failure) -> None:
+        failure.trap(ConfigError)
+        log_event(self.log, Event.RELOAD_FAILED, reason=failure.getErrorMessage())
+
     @property
     def addresses(self) -> list[IAddress]:
         """Where cameras can connect; empty while the gateway does not run."""
-        return [one.address for one in self._listeners if one.address is not None]
+        return [one.address for _, one in self._listeners if one.address is not None]
 
     def bind(self) -> None:
         """Take the ports ahead of the start, where that can be done; ConfigError when one cannot be had."""
-        for one in self._listeners:
-            one.bind()
+        for setting, one in self._listeners:
+            with _set_in(setting):
+                one.bind()
 
     def privilegedStartService(self) -> None:
         """Open the ports (nobody is accepted yet); ConfigError when one cannot be had, and then none is."""
@@ -78,10 +147,13 @@ class GatewayService(service.MultiService):
         """Open the ports, recover the store; ConfigError or StoreError when that cannot be done."""
         self.privilegedStartService()
         try:
+            self._lookout.start()
             recovery = self._worker.start()
-        except StoreError:
+        except (ConfigError, StoreError):
+            self._lookout.stop()
             super().stopService()
             raise
+        self._factory.door.bound(most_connections(descriptor_limit(), self._settings.trace is not None))
         self._log_recovery(recovery)
         super().startService()
         for loop, interval_s in self._rounds:
@@ -90,8 +162,12 @@ class GatewayService(service.MultiService):
         self._reactor.callWhenRunning(self._started)
 
     def _started(self) -> None:
-        if self.running:
-            log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=self._settings.ports)
+        if not self.running:
+            return
+        if self._tls is not None:
+            self._tls.log_certificate()
+        ports = (*self._settings.ports, *map(spelt_tls, self._settings.tls_ports))
+        log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=ports)
 
     def _log_recovery(self, recovery: Recovery) -> None:
         self._log_expired(recovery.expired)
@@ -108,15 +184,21 @@ class GatewayService(service.MultiService):
         for loop, _ in self._rounds:
             if loop.running:
                 loop.stop()
+        self._lookout.stop()
         stopped: Deferred[Any] = Deferred()
         late = self._reactor.callLater(self._settings.stop_timeout, self._stop_late, stopped)
         work = maybeDeferred(super().stopService)
-        work.addCallback(lambda _: self._factory.stop())
+        work.addCallback(lambda _: self._end_connections())
         work.addErrback(self._bug)
         work.addCallback(lambda _: self._worker.stop())
         work.addErrback(self._bug)
         work.addCallback(lambda _: self._stopped(stopped, late))
         return stopped
+
+    def _end_connections(self) -> Deferred[Any]:
+        for one in self._proxied:
+            one.stop()
+        return self._factory.stop()
 
     def _stopped(self, stopped: Deferred[Any], late: IDelayedCall) -> None:
         log_event(self.log, Event.GATEWAY_STOPPED)
@@ -158,7 +240,7 @@ class GatewayService(service.MultiService):
 
 
 def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
-    """A gateway with these settings; ConfigError when a port is described wrongly. Nothing is opened yet."""
+    """A gateway with these settings; ConfigError when a port or certificate is wrong. Nothing is opened yet."""
     worker = StoreWorker(
         FileStore(settings.data, min_free_bytes=settings.min_free),
         call_in_reactor=reactor.callFromThread,

@@ -210,9 +210,9 @@ class Session(Reception):
         """The device has opened a newer connection."""
         return [self._note(Event.TAKEN_OVER), *self._end("taken over by a newer connection")]
 
-    def stop(self) -> Effects:
-        """The gateway stops."""
-        return self._end("the gateway stops")
+    def stop(self, reason: str = "the gateway stops") -> Effects:
+        """The gateway stops, or will not have the device any longer."""
+        return self._end(reason)
 
     def lost(self) -> Effects:
         """The connection is gone; keep what it brought."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,12 +25,13 @@ from twisted.python.logfile import LogFile
 
 from dsmgateway import __version__, config
 from dsmgateway.config import OPTIONS, Loaded, Option
-from dsmgateway.descriptors import OTHER_DESCRIPTORS, raise_descriptor_limit
+from dsmgateway.descriptors import most_connections, raise_descriptor_limit
 from dsmgateway.errors import ConfigError, GatewayError
 from dsmgateway.escape import one_line
 from dsmgateway.events import Event, log_event
 from dsmgateway.kinds import FLAG
 from dsmgateway.logs import LineObserver, Stream
+from dsmgateway.lookout import KnownFile
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
 
@@ -49,8 +50,13 @@ def _help(option: Option) -> str:
 
 
 def _parameters() -> list[list[str | None]]:
-    rows = [[option.name, None, None, _help(option)] for option in OPTIONS if option.kind is not FLAG]
-    return [row for row in rows if row[0] != "port"] + [[config.CONFIG, None, None, "a TOML file with settings (file)"]]
+    once = [option for option in OPTIONS if option.kind is not FLAG and not option.repeatable]
+    rows: list[list[str | None]] = [[option.name, None, None, _help(option)] for option in once]
+    return [*rows, [config.CONFIG, None, None, "a TOML file with settings (file)"]]
+
+
+def _flag(option: Option) -> str:
+    return f"no-{option.name}" if option.default else option.name
 
 
 class Options(usage.Options):
@@ -65,20 +71,16 @@ class Options(usage.Options):
     # No defaults here: an option that is not given leaves the word to the environment and the file.
     optParameters: ClassVar[list[list[str | None]]] = _parameters()
     optFlags: ClassVar[list[list[str | None]]] = [
-        [f"no-{option.name}", None, f"do not {option.help_text}"] for option in OPTIONS if option.kind is FLAG
+        [_flag(option), None, f"{'do not ' if option.default else ''}{option.help_text}"]
+        for option in OPTIONS
+        if option.kind is FLAG
     ]
     #: The settings and where each came from, once the options are parsed.
     loaded: Loaded
 
     def __init__(self) -> None:
+        self._repeated: dict[str, list[str]] = {}
         super().__init__()
-        self._ports: list[str] = []
-
-    def opt_port(self, text: str) -> None:
-        """Replaced by the table's help."""
-        self._ports.append(text)
-
-    opt_port.__doc__ = next(_help(option) for option in OPTIONS if option.name == "port")
 
     def opt_version(self) -> None:
         """Display the version and exit."""
@@ -102,9 +104,26 @@ class Options(usage.Options):
             raise usage.UsageError(str(error)) from None
 
     def _given(self) -> Mapping[str, list[str]]:
-        given = {option.name: [self[option.name]] for option in OPTIONS if self.get(option.name) is not None}
-        given |= {option.name: ["false"] for option in OPTIONS if self.get(f"no-{option.name}")}
-        return given | ({"port": self._ports} if self._ports else {})
+        flags = {option.name: _flag(option) for option in OPTIONS if option.kind is FLAG}
+        once = [option.name for option in OPTIONS if option.name not in flags]
+        given = {name: [self[name]] for name in once if self.get(name) is not None}
+        given |= {name: ["false" if flag != name else "true"] for name, flag in flags.items() if self[flag]}
+        return given | self._repeated
+
+
+def _repeatable(option: Option) -> Callable[[Options, str], None]:
+    """What Twisted calls each time that an option comes which may come more than once."""
+
+    def take(self: Options, text: str) -> None:
+        self._repeated.setdefault(option.name, []).append(text)
+
+    take.__doc__ = _help(option)
+    return take
+
+
+for _option in OPTIONS:
+    if _option.repeatable:
+        setattr(Options, f"opt_{_option.name.replace('-', '_')}", _repeatable(_option))
 
 
 def _one_line_error(error: BaseException) -> str:
@@ -117,7 +136,7 @@ def _said_in_one_line(loaded: Loaded, setting: str) -> Iterator[None]:
     try:
         yield
     except GatewayError as error:
-        source = loaded.sources.get(setting)
+        source = loaded.sources.get(getattr(error, "setting", None) or setting)
         raise SystemExit(_one_line_error(error) + (f" ({source})" if source else "")) from None
 
 
@@ -156,6 +175,9 @@ class TwistdService(MultiService):
         self._reactor.callWhenRunning(lambda: self._take_signals((self._reactor.sigTerm, self._reactor.sigInt)))
         super().startService()
         self._take_signals((signal.SIG_DFL, signal.default_int_handler))
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            on_terminal = _is_terminal()
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._hang_up, on_terminal))
 
     def _check(self) -> None:
         settings = self._loaded.settings
@@ -165,6 +187,9 @@ class TwistdService(MultiService):
         with _said_in_one_line(self._loaded, "data"):
             check_writable("data folder", settings.data)
             check_unlocked(settings.data)
+        with _said_in_one_line(self._loaded, "known-devices"):
+            if settings.known_devices is not None:
+                KnownFile(settings.known_devices).read()
         with _said_in_one_line(self._loaded, "trace"):
             if settings.trace is not None:
                 check_writable("trace folder", settings.trace)
@@ -174,7 +199,7 @@ class TwistdService(MultiService):
     def _take_descriptors(self) -> None:
         """Take as many open files as may be had: a camera that sends has a socket and a part file."""
         limit = raise_descriptor_limit()
-        cameras = max(0, limit - OTHER_DESCRIPTORS) // 2
+        cameras = most_connections(limit)
         if cameras < _FEW_CAMERAS:
             log_event(txaio.make_logger(), Event.LIMIT_LOW, limit=limit, cameras=cameras)
 
@@ -213,12 +238,27 @@ class TwistdService(MultiService):
             if signal.getsignal(number) in instead_of:
                 signal.signal(number, self._signalled)
 
+    def _hang_up(self, was_on_terminal: bool) -> None:
+        """Read anew what can be, as SIGHUP asks for; but stop when it says that the terminal has gone."""
+        if was_on_terminal and not _is_terminal():
+            self._stop()
+        else:
+            self._gateway.reload()
+
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._stop)
 
     def _stop(self) -> None:
         with suppress(ReactorNotRunning):  # a second signal may come before the first has stopped it
             self._reactor.stop()
+
+
+def _is_terminal() -> bool:
+    """Whether our input is a terminal that is still there."""
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def _rotate(log_file: LogFile) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -38,14 +40,32 @@ class Picture:
 
 
 class HandCamera:
-    """One connection; a context manager that closes it."""
+    """One connection; a context manager that closes it.
 
-    def __init__(self, port: int, picture: Picture) -> None:
+    It comes from the address ``source``, any of this machine's. ``before`` is sent first, as a balancer does; then TLS
+    begins, with a ``tls`` context.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        picture: Picture,
+        tls: ssl.SSLContext | None = None,
+        before: Sequence[bytes] = (),
+        source: str = "127.0.0.1",
+    ) -> None:
         self.picture = picture
         self.heard = bytearray()
         self._decoder = GatewayDecoder()
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.say(*before)
+        if tls is not None:
+            try:
+                self.socket = tls.wrap_socket(self.socket)
+            except BaseException:
+                self.socket.close()
+                raise
 
     def __enter__(self) -> HandCamera:
         return self

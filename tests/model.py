@@ -28,10 +28,10 @@ from dsmgateway import commands as c
 from dsmgateway.config import Settings
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
+from dsmgateway.factory import CameraFactory
 from dsmgateway.framing import GatewayDecoder
 from dsmgateway.lanes import Job, Lane, Pace
 from dsmgateway.packets import PACKET_BYTES
-from dsmgateway.protocol import CameraFactory
 from dsmgateway.store import FileStore, Recovery, State, check
 from dsmgateway.store.files import Disk
 from dsmgateway.store.recovery import under_way

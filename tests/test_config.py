@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from dsmgateway import config
 from dsmgateway.config import OPTIONS, Loaded, Settings
 from dsmgateway.errors import ConfigError
-from dsmgateway.kinds import FLAG, PORT, SIZE, TIME, Kind, choice, count
+from dsmgateway.kinds import CIPHERS, FILE, FLAG, FOLDER, NETWORKS, PORT, SIZE, TIME, Kind, choice, count
 
 ROOT = Path(__file__).parent.parent
 HERE = Path("/srv/cameras")
@@ -50,7 +52,15 @@ def test_the_example_file_is_made_from_the_table() -> None:
 def test_the_example_file_is_exactly_the_defaults() -> None:
     loaded = load(file=ROOT / "etc" / "dsmgateway.toml")
     assert loaded.settings == load().settings
-    assert set(loaded.sources) == {option.name for option in OPTIONS if option.default is not None}
+    assert set(loaded.sources) == {option.name for option in OPTIONS if option.has_default}
+
+
+def test_what_has_no_default_is_shown_in_the_example_file_as_it_may_be_written(toml: Path) -> None:
+    example = (ROOT / "etc" / "dsmgateway.toml").read_text()
+    toml.write_text(
+        "\n".join(line.removeprefix("# ") for line in example.splitlines() if re.match(r"# [a-z-]+ = ", line))
+    )
+    assert set(load(file=toml).sources) == {option.name for option in OPTIONS if not option.has_default}
 
 
 def test_an_option_goes_before_the_environment_before_the_file_before_the_default(toml: Path) -> None:
@@ -67,20 +77,36 @@ def test_an_option_goes_before_the_environment_before_the_file_before_the_defaul
     }
 
 
+#: What is given of the settings that have no default, and what else they need to mean anything.
+WITHOUT_DEFAULT = {PORT: "10015", NETWORKS: "192.0.2.0/24,2001:db8::1/128", CIPHERS: "ECDHE+AESGCM"}
+NEEDED = {
+    "tls-port": "tls-cert = 'x'",
+    "tls-key": "tls-cert = 'x'",
+    "tls-client-ca": "tls-port = '1'\ntls-cert = 'x'",
+}
+
+
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_setting_can_be_given_in_all_three_ways(option: config.Option, toml: Path) -> None:
-    text = "elsewhere" if option.default is None else option.shown_default
-    default = option.shown_default.split(",") if option.repeatable else [text]
-    toml.write_text(f"{option.name} = {text if option.kind.toml_types in ((int,), (bool,)) else repr(text)}\n")
+    text = option.shown_default or WITHOUT_DEFAULT.get(option.kind, "elsewhere")
+    values = text.split(",") if option.repeatable else [text]
+    quoted = text if option.kind.toml_types in ((int,), (bool,)) else repr(text)
+    toml.write_text(f"{option.name} = {quoted}\n" + NEEDED.get(option.name, ""))
+    needed = {key: [value.strip("'")] for key, value in tomllib.loads(NEEDED.get(option.name, "")).items()}
+    variables = {f"DSMGATEWAY_{key.upper().replace('-', '_')}": value for key, (value,) in needed.items()}
     answers = [
-        load({option.name: default}).settings,
-        load(environ={option.variable: text}).settings,
+        load({option.name: values, **needed}).settings,
+        load(environ={option.variable: text, **variables}).settings,
         load(file=toml).settings,
     ]
     assert answers == [answers[0]] * 3
-    assert getattr(answers[0], option.field_name) == (
-        HERE / text if option.default is None else answers_default(option)
-    )
+    answer = getattr(answers[0], option.field_name)
+    if option.has_default:
+        assert answer == answers_default(option)
+    elif option.kind in (FILE, FOLDER):
+        assert answer == HERE / text
+    else:
+        assert answer == ((text,) if option.repeatable else option.kind.read(text))
 
 
 def answers_default(option: config.Option) -> object:
@@ -262,6 +288,36 @@ def test_settings_made_in_code_are_checked_too() -> None:
         Settings(data_timeout=float("inf"))
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"tls-port": ["1"]}, "a TLS port needs tls-cert"),
+        ({"port": ["tls:1"]}, "a TLS port needs tls-cert"),
+        ({"tls-key": ["key"]}, "tls-key needs tls-cert"),
+        ({"tls-match-imei": ["true"]}, "tls-match-imei needs tls-client-ca"),
+        ({"tls-client-ca": ["ca"]}, "tls-client-ca needs a TLS port"),
+        ({"tls-port": ["ssl:1"], "tls-cert": ["x"]}, "endpoint 'ssl:1' has a TLS of its own, which knows no tls-"),
+        ({"port": ["ssl:1"], "proxy-protocol": ["::1"]}, "endpoint 'ssl:1' has a TLS of its own, which knows no tls-"),
+        (
+            {"proxy-protocol": ["10.0.0.1/8"]},
+            "option --proxy-protocol: '10.0.0.1/8' is not networks with commas between them, such as",
+        ),
+        ({"proxy-protocol": [""]}, "option --proxy-protocol: '' is not networks"),
+        ({"tls-minimum": ["1.1"]}, "option --tls-minimum: '1.1' is not one of 1.2 or 1.3"),
+        ({"tls-ciphers": ["\n"]}, "option --tls-ciphers: '\\n' is not a list of ciphers"),
+        ({"tls-match-imei": ["yes"]}, "option --tls-match-imei: 'yes' is not true or false"),
+    ],
+    ids=str,
+)
+def test_what_would_leave_tls_less_strict_than_it_looks_is_refused(options: dict[str, list[str]], problem: str) -> None:
+    assert refusal(options=options).startswith(problem)
+
+
+def test_the_oldest_tls_may_be_a_number_in_a_file(toml: Path) -> None:
+    toml.write_text("tls-minimum = 1.3\n")
+    assert load(file=toml).settings.tls_minimum == "1.3"
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().backlog = 5  # type: ignore[misc]
@@ -285,6 +341,7 @@ def test_settings_do_not_change() -> None:
         (PORT, "0", "0"),
         (PORT, "ssl:443:privateKey=key.pem", "ssl:443:privateKey=key.pem"),
         (FLAG, "True", True),
+        (NETWORKS, "192.0.2.1, 10.0.0.0/8", (ip_network("192.0.2.1"), ip_network("10.0.0.0/8"))),
     ],
 )
 def test_values_are_written_as_people_write_them(kind: Kind[object], text: str, value: object) -> None:
@@ -328,7 +385,7 @@ def test_a_size_is_read_back_as_it_was_shown(size_bytes: int) -> None:
     assert SIZE.read(SIZE.show(size_bytes)) == size_bytes
 
 
-@given(st.sampled_from([TIME, SIZE, PORT, FLAG, count(9), choice("a", "b")]), st.text())
+@given(st.sampled_from([TIME, SIZE, PORT, FLAG, NETWORKS, CIPHERS, count(9), choice("a", "b")]), st.text())
 def test_any_text_is_a_value_or_refused_in_one_line(kind: Kind[object], text: str) -> None:
     try:
         value = kind.read(text)

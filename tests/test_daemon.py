@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -143,6 +144,32 @@ def test_a_daemon_has_pid_file_and_json_log_serves_and_stops(twistd: Twistd) -> 
     twistd.stop_daemon()
     assert not accepts(port)
     assert json_lines(twistd.folder / "twistd.log")[-1]["message"] == "Server Shut Down."
+
+
+def test_sighup_does_not_end_a_daemon(twistd: Twistd) -> None:
+    port = free_port()
+    assert twistd.run("dsmgateway", "--port", str(port)).returncode == 0
+    os.kill(twistd.pid, signal.SIGHUP)
+    assert accepts(port)
+    twistd.stop_daemon()
+    assert "gateway.stopped" in (twistd.folder / "twistd.log").read_text()
+
+
+def test_a_gateway_whose_terminal_goes_away_stops_in_good_order(twistd: Twistd) -> None:
+    log = twistd.folder / "foreground.log"
+    command = twistd.command("--nodaemon", f"--logfile={log}", "dsmgateway", "--port", "0")
+    terminal, side = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *command], cwd=twistd.folder, env=environment(), stdin=side, stdout=side, stderr=side
+    )
+    twistd.running.append(process)  # type: ignore[arg-type]
+    os.close(side)
+    wait_for(lambda: log.exists() and "gateway.started" in log.read_text())
+    process.send_signal(signal.SIGHUP)  # from elsewhere, while the terminal is there
+    assert process.poll() is None
+    os.close(terminal)
+    assert process.wait(20) == 0
+    assert "gateway.stopped" in log.read_text()
 
 
 def test_the_log_of_a_daemon_is_rotated_on_sigusr1_and_opened_anew_after_logrotate(twistd: Twistd) -> None:

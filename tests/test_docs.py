@@ -33,11 +33,12 @@ from dsmgateway.cli import main
 from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.effects import End
 from dsmgateway.events import Event
+from dsmgateway.factory import CameraFactory
 from dsmgateway.families import Camera, Kind
 from dsmgateway.frames import DataRun
+from dsmgateway.limits import LINGER_S
 from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import PARTS, Layout
-from dsmgateway.protocol import LINGER_S, CameraFactory
 from dsmgateway.reception import SessionOptions
 from dsmgateway.session import Session
 from dsmgateway.states import LEGAL, State
@@ -249,7 +250,7 @@ def test_only_states_with_a_file_open_are_said_to_hear_of_the_store(docs: Module
 def test_the_time_limits_on_the_page_are_those_of_the_gateway(docs: ModuleType) -> None:
     names = {option.field_name: option.name for option in OPTIONS if option.field_name.endswith("_timeout")}
     seconds = {name: float(number) for number, name in enumerate(names, 1)}
-    limits_s = CameraFactory(Settings(**seconds), None, Clock()).limits_s  # type: ignore[arg-type]
+    limits_s = CameraFactory(Settings(**seconds), None, Clock()).time_limits.states_s  # type: ignore[arg-type]
     by_seconds = {value: names[name] for name, value in seconds.items()}
     for state in LIVE:
         assert docs.ABOUT[state].limit == by_seconds[limits_s[state]], state

@@ -27,6 +27,17 @@ CORE = (
 BELOW_STORE = {"errors", "crc", "packets", "families"}
 #: Pure by themselves: they import nothing of ours and no Twisted.
 ALONE = {"registry", "seldom", "trace"}
+#: Who may come in: pure too, each with what it may stand on.
+ADMISSION = {
+    "addresses": set(),
+    "known_devices": {"errors", "escape"},
+    "admission": {"imei"},
+    "crowd": {"addresses"},
+    "quiet": {"crowd"},
+    "flapping": set(),
+    "quota": {"crowd"},
+    "timing": {"states"},
+}
 #: What makes copies of stored files, in a process of its own: no module of the gateway may come to need it.
 EXPORT = {"h265", "ffmpeg", "export_command"}
 #: The daemon's wiring, and command lines: who else names the reactor cannot be tested without it.
@@ -85,6 +96,21 @@ def test_modules_that_stand_alone(name: str) -> None:
 def test_store_stands_on_little(name: str) -> None:
     """The store imports itself and the lowest rooms, nothing of wire or session."""
     assert {below for below in ours(name) if below.partition(".")[0] != "store"} <= BELOW_STORE
+
+
+@pytest.mark.parametrize("name", sorted(ADMISSION))
+def test_who_may_come_in_is_decided_without_a_clock(name: str) -> None:
+    """The parts of the door stand on little, and on no Twisted, clock, socket or disk: the time is passed in."""
+    assert ours(name) <= ADMISSION[name]
+    assert roots(name) <= {*sys.stdlib_module_names, "dsmgateway"}
+    outside = {"asyncio", "socket", "threading", "time", "datetime", "pathlib", "sqlite3", "random"}
+    assert not roots(name) & outside
+
+
+def test_the_database_of_devices_stands_on_little() -> None:
+    """The command line uses it without a gateway."""
+    assert ours("devices") <= {"admission", "errors"}
+    assert roots("devices") <= {*sys.stdlib_module_names, "dsmgateway"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +176,12 @@ def test_reactor_is_imported_late(name: str) -> None:
 def test_the_rule_sees_every_way_to_import(source: str) -> None:
     """However the reactor is imported, the rule sees it."""
     assert "twisted.internet.reactor" in set(imported(ast.parse(source)))
+
+
+def test_what_reads_a_proxy_header_is_pure() -> None:
+    """It takes bytes and says whose connection it is, and has nothing to do with who sends them."""
+    assert ours("proxy_header") == {"errors"}
+    assert roots("proxy_header") <= {"__future__", "dataclasses", "dsmgateway", "ipaddress", "re"}
 
 
 def test_the_gateway_brings_no_export() -> None:

@@ -22,13 +22,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from dsmgateway import commands as c
 from dsmgateway.config import Settings
 from dsmgateway.crc import crc16
+from dsmgateway.factory import CameraFactory
 from dsmgateway.framing import GatewayDecoder
+from dsmgateway.limits import LINGER_S
 from dsmgateway.protocol import (
     APPEND_COST_BYTES,
     BACKLOG_HIGH_BYTES,
-    LINGER_S,
     UNWRITTEN_HIGH_BYTES,
-    CameraFactory,
     CameraProtocol,
 )
 from dsmgateway.session import Session
@@ -307,6 +307,7 @@ class Time(Base):
 
     def test_silence_in_a_file(self) -> None:
         """File data that stops is asked for again, a few times, then the file is parked."""
+        self.make_factory(min_rate_time=120)
         link = self.receiving()
         link.send(*build.data_frames(FILE)[:2])
         self.wait(20)

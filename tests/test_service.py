@@ -23,10 +23,10 @@ from zope.interface import implementer
 
 from dsmgateway.config import Settings
 from dsmgateway.errors import ConfigError, StoreError
+from dsmgateway.factory import CameraFactory
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.listeners import RECEIVE_BUFFER_BYTES, EndpointListener, PortListener, listener
 from dsmgateway.logs import LineObserver
-from dsmgateway.protocol import CameraFactory
 from dsmgateway.service import GatewayService
 from dsmgateway.store import Expired, Offered, Recovery, Upload
 
@@ -221,6 +221,21 @@ class ServiceTests(SynchronousTestCase):
         gateway.stopService()
         self.reactor.advance(1)
         self.assertEqual(self.factory.sweeps, 4)
+
+    def test_reload_calls_everything_that_can_be_read_anew(self) -> None:
+        """One that cannot be used is logged, one that has a bug too, and the others are called all the same."""
+        gateway = self.gateway()
+        called: list[str] = []
+
+        def unusable() -> None:
+            raise ConfigError("file x: no list")
+
+        gateway.reloads += [lambda: called.append("a"), unusable, lambda: 1 // 0, lambda: called.append("b")]
+        gateway.reload()
+        self.assertEqual(called, ["a", "b"])
+        (failed,) = [event["fields"] for event in self.log if event.get("event") == "reload.failed"]
+        self.assertEqual(failed, {"reason": "file x: no list"})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def hours(self, gateway: GatewayService, *answers: Deferred[tuple[Expired, ...]]) -> None:
         """Run the gateway for an hour for each answer of the store, and see that it is asked every time."""

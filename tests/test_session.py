@@ -355,6 +355,29 @@ def test_start_of_the_largest_size() -> None:
     assert isinstance(session.receive(c.Start(1000, 0))[0], fx.Open)
 
 
+@pytest.mark.parametrize(
+    ("path", "size_bytes", "problem"),
+    [
+        (b"dsm/picture/251102/081601.jpg", 101, "more than max_photo_size 100"),
+        (b"dsm/video/251102/081601.mp4", 1001, "more than max_video_size 1000"),
+        (b"dsm/other/081601.bin", 10_001, "more than max_file_size 10000"),
+        (b"dsm/picture/251102/081601.jpg", 100, ""),
+        (b"dsm/video/251102/081601.mp4", 1000, ""),
+        (b"dsm/other/081601.bin", 10_000, ""),
+    ],
+)
+def test_each_kind_of_file_has_a_largest_size(path: bytes, size_bytes: int, problem: str) -> None:
+    """The kind is what the path says; what it does not say is bounded by the size for all."""
+    options = SessionOptions(metadata=False, max_file_size=10_000, max_photo_size=100, max_video_size=1000)
+    session = session_in(S.AWAIT_PATH, options)
+    session.receive(c.Path(path + b"\0"))
+    effects = session.receive(c.Start(size_bytes, 0))
+    if problem:
+        assert str(notes(effects)[Event.FILE_REFUSED]["reason"]).endswith(problem)
+    else:
+        assert isinstance(effects[-1], fx.Open)
+
+
 def test_start_that_cannot_be_taken_in_mid_file() -> None:
     """A refusal in mid-file keeps what the file under way has."""
     assert [type(effect) for effect in acts(session_in(S.RECEIVING).receive(c.Start(0, 0)))] == [fx.Park, fx.End]

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dsmgateway import tap
 from dsmgateway.config import OPTIONS
 from dsmgateway.errors import StoreError
+from dsmgateway.kinds import FLAG
 from dsmgateway.logs import LineObserver
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.store import FileStore
@@ -69,7 +70,7 @@ class TapTests(SynchronousTestCase):
         text = " ".join(options.getUsage(width=200).split())
         for option in OPTIONS:
             self.assertIn(option.help_text, text)
-            if option.name != "metadata":
+            if option.kind is not FLAG:
                 self.assertIn(f"--{option.name}=", text)
                 self.assertIn(f"default {option.shown_default}" if option.shown_default else option.kind.unit, text)
         names = {name.rstrip("=") for name in options.longOpt}
@@ -81,6 +82,11 @@ class TapTests(SynchronousTestCase):
         settings = self.options("--port", "1", "--port=unix:x", "--no-metadata", "--init-timeout=2m").loaded.settings
         self.assertEqual(settings.ports, ("1", "unix:x"))
         self.assertEqual((settings.metadata, settings.init_timeout), (False, 120.0))
+        settings = self.options("--tls-port=1", "--tls-port", "2", "--tls-cert=c", "--no-metadata").loaded.settings
+        self.assertEqual((settings.tls_ports, settings.tls_cert), (("1", "2"), self.folder / "c"))
+        self.assertEqual((settings.ports, settings.tls_match_imei), (("10014",), False))
+        options = ("--tls-port=1", "--tls-cert=c", "--tls-client-ca=a", "--tls-match-imei")
+        self.assertTrue(self.options(*options).loaded.settings.tls_match_imei)
         self.assertEqual(settings.data, self.folder / "dsm-data")
 
     def test_environment_and_file_are_looked_at(self) -> None:

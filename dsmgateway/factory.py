@@ -1,0 +1,118 @@
+"""What all connections share: the registry of devices, the door, the sweep over time limits, the stop.
+
+It is asked for a protocol when a device's real address is known, whatever stands between. It decides nothing: who comes
+in is the door's, what a connection does is `dsmgateway.protocol`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import txaio
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory, Protocol
+
+from dsmgateway.addresses import shown_address, source_of
+from dsmgateway.door import Door, RefusedProtocol
+from dsmgateway.events import Event, log_event
+from dsmgateway.flapping import Holder
+from dsmgateway.limits import session_options, time_limits
+from dsmgateway.protocol import CameraProtocol
+from dsmgateway.registry import Registry
+from dsmgateway.seldom import Seldom
+from dsmgateway.setbacks import Setbacks
+from dsmgateway.states import State
+
+if TYPE_CHECKING:
+    from dsmgateway.config import Settings
+    from dsmgateway.interfaces import IFileWorker
+
+txaio.use_twisted()
+
+#: Seconds between two lines of the log about a disk that is full: each camera would write one at each attempt.
+FULL_INTERVAL_S = 60.0
+
+
+class CameraFactory(Factory):
+    """What all connections share."""
+
+    noisy = False
+    log = txaio.make_logger()
+
+    def __init__(
+        self, settings: Settings, worker: IFileWorker, clock: IReactorTime, now: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` measures time limits, ``now`` gives seconds since 1970."""
+        self.now = now
+        self.settings = settings
+        self.worker = worker
+        self.clock = clock
+        self.connections: set[CameraProtocol] = set()
+        self.registry: Registry[CameraProtocol] = Registry()
+        self.setbacks = Setbacks()
+        self._full = Seldom(FULL_INTERVAL_S)
+        self._full_reason = ""
+        self.under_way: set[Deferred[Any]] = set()
+        self.session_options, self.time_limits = session_options(settings), time_limits(settings)
+        self.door = Door(settings, clock.seconds, now)
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Take a connection, or refuse it; ``addr`` is where it really comes from."""
+        source = source_of(addr)
+        return CameraProtocol(self, shown_address(addr), source) if self.door.lets_in(source) else RefusedProtocol()
+
+    def sweep(self) -> None:
+        """Check the time limits of all connections, paused ones too; to be called once a second."""
+        now = self.clock.seconds()
+        for connection in list(self.connections):
+            connection.check_time(now)
+        self._say_full()
+
+    def no_room(self, reason: str) -> None:
+        """Have it logged that a file was not taken for lack of room, now or together with others."""
+        self._full_reason = reason
+        self._full.count()
+        self._say_full()
+
+    def _say_full(self) -> None:
+        refused = self._full.due(self.clock.seconds())
+        if refused:
+            log_event(self.log, Event.STORE_FULL, reason=self._full_reason, refused=refused)
+
+    def welcome(self, connection: CameraProtocol) -> None:
+        """Count a connection that is there."""
+        self.connections.add(connection)
+        self.door.crowd.entered(connection.source)
+
+    def refusal(self, imei: str, connection: CameraProtocol) -> str:
+        """Return why this device may not begin on this connection, empty when it may."""
+        older = self.registry.owner(imei)
+        holder = Holder(older.source, older.timing.heard) if older and older is not connection else None
+        return self.door.refusal(imei, connection.source, holder)
+
+    def forget(self, connection: CameraProtocol) -> None:
+        """Drop a connection that is gone."""
+        self.connections.discard(connection)
+        self.door.crowd.left(connection.source)
+        session = connection.session
+        if session.imei is not None:
+            self.registry.release(session.imei, connection)
+            self.setbacks.note(session.imei, session.stuck_on)
+
+    def stop(self) -> Deferred[Any]:
+        """End every session; fires when the store has parked or finished all that was under way.
+
+        A device whose file is being stored is still told so: it would send all of it again.
+        """
+        self._end_sessions(lambda state: state is not State.STORING)
+        stored = DeferredList(list(self.under_way))
+        stored.addCallback(lambda _: self._end_sessions(lambda state: True))
+        return stored.addCallback(lambda _: DeferredList(list(self.under_way)))
+
+    def _end_sessions(self, concerns: Callable[[State], bool]) -> None:
+        for connection in list(self.connections):
+            if concerns(connection.session.state):
+                connection.stop()

@@ -1,0 +1,198 @@
+"""Looks about once a second at what operators decide while the gateway runs: the known devices, and their database.
+
+`Watcher` is what is done, blocking; `Lookout` is the thread it is done in, and the way back to the reactor thread. A
+disk that hangs costs the looks, never the gateway: while one look is under way no other is begun. What cannot be read
+changes nothing, and is said when it begins, and once a minute as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import txaio
+from twisted.python.failure import Failure
+
+from dsmgateway.admission import APPROVE, Admission, Roll, Sighting
+from dsmgateway.config import Settings
+from dsmgateway.devices import FILE_NAME, Devices
+from dsmgateway.errors import ConfigError, StoreError
+from dsmgateway.events import Event, log_event
+from dsmgateway.known_devices import MAX_LIST_BYTES, parse_known_devices
+from dsmgateway.lanes import result_of
+from dsmgateway.quiet import Quiet
+from dsmgateway.worker import ThreadFactory
+
+txaio.use_twisted()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look brought: None where nothing has changed; ``problems`` are whole sentences."""
+
+    known: Mapping[str, str] | None = None
+    roll: Roll | None = None
+    problems: tuple[str, ...] = ()
+
+
+class KnownFile:
+    """The list of known devices on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Time, size and inode of the file that was read last, and of the one that was there at the last look.
+        self._read: tuple[int, ...] | None = None
+        self._there: tuple[int, ...] | None = None
+
+    def read(self) -> dict[str, str]:
+        """Return the names by IMEI; ConfigError, with path and line, when that is no list or cannot be read."""
+        try:
+            with self.path.open("rb") as stream:
+                self._read = self._there = _signature(os.fstat(stream.fileno()))
+                return parse_known_devices(stream.read(MAX_LIST_BYTES + 1))
+        except OSError as error:
+            raise ConfigError(f"known devices {self.path}: {error.strerror}") from None
+        except ConfigError as error:
+            raise ConfigError(f"known devices {self.path}: {error}") from None
+
+    def changed(self) -> bool:
+        """Whether another file is there than was read, and was so at the last look too: half a list is no list."""
+        try:
+            there: tuple[int, ...] | None = _signature(os.stat(self.path))
+        except OSError:
+            there = ()  # to be told when it is read
+        settled, self._there = there == self._there, there
+        return settled and there != self._read
+
+    def give_up(self) -> None:
+        """Look at the file no more until it changes: it cannot be read."""
+        self._read = self._there
+
+
+class Watcher:
+    """What is done at a look. Blocking; used by one thread at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._known = KnownFile(settings.known_devices) if settings.known_devices else None
+        create = settings.admission == APPROVE
+        self._devices = Devices(settings.data / FILE_NAME, create, settings.max_unknown_devices)
+        self._folder = settings.data if create else None
+
+    def first_look(self) -> Found:
+        """Read everything; raises ConfigError or `StoreError`, since nobody can be let in without."""
+        if self._folder is not None:
+            try:
+                self._folder.mkdir(0o750, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"data folder {self._folder}: {error.strerror}") from error
+        return Found(self._known.read() if self._known else None, self._devices.roll())
+
+    def look(self, sightings: Mapping[str, Sighting], now_really: bool = False) -> Found:
+        """Write down who was refused, and read what has changed; with ``now_really`` the list in any case."""
+        problems: list[str] = []
+        known, roll = None, None
+        try:
+            if self._known and (self._known.changed() or now_really):
+                known = self._known.read()
+        except ConfigError as error:
+            assert self._known is not None
+            self._known.give_up()
+            problems.append(str(error))
+        try:
+            self._devices.write_down(sightings)
+            roll = self._devices.roll()
+        except StoreError as error:
+            problems.append(str(error))
+        return Found(known, roll, tuple(problems))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._devices.close()
+
+
+class Lookout:
+    """Has the looks done in a thread, and tells the admission and the log what they brought."""
+
+    log = txaio.make_logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        admission: Admission,
+        call_in_reactor: Callable[..., object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        thread: ThreadFactory = threading.Thread,
+    ) -> None:
+        """``call_in_reactor`` is the reactor's callFromThread, ``clock`` gives seconds that never go back."""
+        self._path = settings.known_devices
+        self._admission = admission
+        self._call_in_reactor = call_in_reactor
+        self._clock = clock
+        self._watcher = Watcher(settings)
+        self._quiet = Quiet(clock())
+        self._jobs: queue.SimpleQueue[tuple[Mapping[str, Sighting], bool] | None] = queue.SimpleQueue()
+        self._thread = thread(target=self.run, name="lookout", daemon=True)
+        self._running = self._busy = self._now_really = False
+
+    def start(self) -> None:
+        """Read everything, which may block, and begin to work; raises ConfigError or `StoreError`."""
+        found = self._watcher.first_look()
+        self._tell(found)
+        self._running = True
+        self._thread.start()
+
+    def look(self) -> None:
+        """Look, unless a look is under way or the lookout does not run; to be called once a second."""
+        if self._running and not self._busy:
+            self._busy = True
+            self._jobs.put((self._admission.take_sightings(), self._now_really))
+            self._now_really = False
+
+    def read_again(self) -> None:
+        """Read the list of known devices at the next look, whether or not it seems to have changed."""
+        self._now_really = True
+        self.look()
+
+    def stop(self) -> None:
+        """Write down who was refused since the last look, and end; that is not waited for."""
+        if self._running:
+            self._jobs.put((self._admission.take_sightings(), False))
+            self._jobs.put(None)
+            self._running = False
+
+    def run(self) -> None:
+        """What the thread does until `stop`."""
+        while (job := self._jobs.get()) is not None:
+            self._call_in_reactor(self._looked, result_of(partial(self._watcher.look, *job)))
+        self._watcher.close()
+
+    def _looked(self, outcome: Found | Failure) -> None:
+        """Tell what a look brought; one that failed for a bug of ours is not the last."""
+        self._busy = False
+        if isinstance(outcome, Failure):
+            self.log.failure("{event}", outcome, event=Event.BUG.label, fields={})
+        else:
+            self._tell(outcome)
+
+    def _tell(self, found: Found) -> None:
+        if found.known is not None:
+            self._admission.known = found.known
+            log_event(self.log, Event.DEVICES_KNOWN, path=str(self._path), devices=len(found.known))
+        if found.roll is not None and found.roll != self._admission.roll:
+            self._admission.roll = found.roll
+            approved, blocked = len(found.roll.approved), len(found.roll.blocked)
+            log_event(self.log, Event.DEVICES_DECIDED, approved=approved, blocked=blocked)
+        for problem in found.problems:
+            if self._quiet.ask(self._clock(), problem) is not None:
+                log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
+
+
+def _signature(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,154 @@
+"""TLS ports: the gateway's certificate, key and client authorities, which can be read anew while it runs.
+
+All connections share one context, which is replaced when the files are read again; a connection keeps the one that it
+began with. Whatever is wrong with the files is a `ConfigError`. Knows nothing of cameras.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import txaio
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL.crypto import X509
+from OpenSSL.SSL import VERIFY_CLIENT_ONCE, VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection
+from OpenSSL.SSL import Error as TLSError
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory, IReactorTime
+from twisted.internet.ssl import (
+    AcceptableCiphers,
+    Certificate,
+    CertificateOptions,
+    TLSVersion,
+    trustRootFromCertificates,
+)
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from dsmgateway.errors import ConfigError
+from dsmgateway.events import Event, log_event
+from dsmgateway.tls_peer import TLSTransport, names_in, note_verification, openssl_reason
+
+if TYPE_CHECKING:
+    from dsmgateway.config import Settings
+
+txaio.use_twisted()
+
+#: Largest PEM file: thousands of certificates; keeps a slip such as /dev/zero from eating the memory.
+_MAX_FILE_BYTES = 16 << 20
+_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """What TLS ports need to know of `Settings`: the one context that all connections share."""
+
+    log = txaio.make_logger()
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the files; ConfigError when they cannot be used."""
+        self._settings = settings
+        self._options, self._certificate = _load(settings)
+
+    def reload(self) -> None:
+        """Read the files again, for new connections; ConfigError, and nothing has changed, when they cannot be used."""
+        self._options, self._certificate = _load(self._settings)
+        self.log_certificate()
+
+    def log_certificate(self) -> None:
+        """Say which certificate it is and how long it is good."""
+        names, until = names_in(self._certificate), self._certificate.not_valid_after_utc
+        path = str(self._settings.tls_cert)
+        log_event(self.log, Event.TLS_CERTIFICATE, file=path, names=names, until=f"{until:%Y-%m-%dT%H:%M:%SZ}")
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Connection:
+        """TLS for a new connection."""
+        return self._options.serverConnectionForTLS(protocol)
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Puts TLS around the protocols of another factory, which must have one for each address."""
+
+    protocol = TLSTransport
+
+    def __init__(self, tls: ServerTLS, factory: IProtocolFactory, clock: IReactorTime) -> None:
+        super().__init__(tls, False, factory, clock)
+
+
+def _load(settings: Settings) -> tuple[CertificateOptions, x509.Certificate]:
+    assert settings.tls_cert is not None
+    chain = _certificates(settings.tls_cert, "tls-cert")
+    key_setting, key_path = ("tls-key", settings.tls_key) if settings.tls_key else ("tls-cert", settings.tls_cert)
+    key = _private_key(key_path, key_setting)
+    authorities = None
+    if settings.tls_client_ca is not None:
+        roots = _certificates(settings.tls_client_ca, "tls-client-ca")
+        authorities = trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in roots])
+    options = CertificateOptions(
+        acceptableCiphers=_ciphers(settings.tls_ciphers),
+        trustRoot=authorities,
+        raiseMinimumTo=_VERSIONS[settings.tls_minimum],
+    )
+    context = options.getContext()
+    try:
+        # Here, since Twisted hands these over as what pyOpenSSL calls deprecated.
+        context.use_certificate(chain[0])
+        context.use_privatekey(key)
+        for one in chain[1:]:
+            context.add_extra_chain_cert(one)
+        context.check_privatekey()
+    except (TLSError, TypeError) as error:
+        what = f"file {key_path}: its private key is not that of the certificate in {settings.tls_cert}"
+        raise ConfigError(f"{what} ({openssl_reason(error)})", key_setting) from None
+    if authorities is not None:
+        context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT | VERIFY_CLIENT_ONCE, note_verification)
+    return options, chain[0]
+
+
+def _read(path: Path, setting: str, secret: bool = False) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            if secret and os.fstat(stream.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                raise ConfigError(f"file {path}: the key in it is world-readable (chmod o= {path})", setting)
+            content = stream.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"file {path}: {error.strerror}", setting) from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"file {path}: too large to be a PEM file", setting)
+    return content
+
+
+def _certificates(path: Path, setting: str) -> list[x509.Certificate]:
+    try:
+        found = x509.load_pem_x509_certificates(_read(path, setting))
+    except ValueError:
+        found = []
+    if not found:
+        raise ConfigError(f"file {path}: no certificate in PEM form in it", setting)
+    return found
+
+
+def _private_key(path: Path, setting: str) -> Any:
+    content = _read(path, setting, secret=True)
+    try:
+        return load_pem_private_key(content, None)
+    except TypeError:
+        problem = "its private key is encrypted; the gateway has nobody to ask for a password"
+    except (ValueError, UnsupportedAlgorithm):
+        problem = "no private key in PEM form in it"
+    raise ConfigError(f"file {path}: {problem}", setting)
+
+
+def _ciphers(written: str | None) -> AcceptableCiphers | None:
+    if written is None:
+        return None
+    try:
+        ciphers: AcceptableCiphers = AcceptableCiphers.fromOpenSSLCipherString(written)
+        CertificateOptions(acceptableCiphers=ciphers)
+    except (ValueError, TLSError):
+        raise ConfigError(f"tls-ciphers: OpenSSL has no cipher for {written!r}", "tls-ciphers") from None
+    return ciphers

@@ -1,0 +1,81 @@
+"""What TLS says of the other side: the names in its certificate, and why a handshake failed or a connection ended.
+
+Knows nothing of certificates of our own, see `dsmgateway.tls`, nor of what is said over the connection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from OpenSSL.crypto import X509
+from OpenSSL.SSL import Connection, X509VerificationCodes
+from OpenSSL.SSL import Error as TLSError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.protocols.tls import BufferingTLSTransport
+from twisted.python.failure import Failure
+
+#: OpenSSL's numbers for what can be wrong with a certificate, in words: "cert has expired".
+_VERIFICATION = {
+    number: name.removeprefix("ERR_").replace("_", " ").lower()
+    for name, number in vars(X509VerificationCodes).items()
+    if isinstance(number, int)
+}
+
+
+class TLSTransport(BufferingTLSTransport):
+    """Twisted's TLS, which also knows what was wrong with the certificate of a peer that is refused for it."""
+
+    refusal = ""
+
+
+def note_verification(connection: Connection, certificate: X509, error: int, depth: int, good: int) -> bool:
+    """What OpenSSL calls for each certificate of the peer: keep why it is refused, which its error does not say."""
+    transport = connection.get_app_data()
+    if not good and not transport.refusal:
+        what = "its certificate" if depth == 0 else f"the certificate {depth} above its own"
+        transport.refusal = f"{what}: {_VERIFICATION.get(error, f'OpenSSL error {error}')}"
+    return bool(good)
+
+
+def certificate_names(transport: Any) -> tuple[str, ...]:
+    """Every name in the certificate that the peer has shown and TLS has verified: common names and alternative ones."""
+    shown = transport.getPeerCertificate()
+    return () if shown is None else names_in(shown.to_cryptography())
+
+
+def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Common names and subject alternative names; none where they cannot be read."""
+    try:
+        names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        names += _alternative_names(certificate)
+    except ValueError:
+        return ()
+    return tuple(dict.fromkeys(names))
+
+
+def _alternative_names(certificate: x509.Certificate) -> list[str]:
+    try:
+        others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    kinds = (x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier)
+    return [str(one.value) for one in others if isinstance(one, kinds)]
+
+
+def openssl_reason(error: BaseException) -> str:
+    """What pyOpenSSL's error says, which has it in a list of tuples."""
+    entries = error.args[0] if error.args else ()
+    if not isinstance(entries, list | tuple):
+        return str(error)
+    return "; ".join(str(entry[-1]) for entry in entries if entry) or "no reason given"
+
+
+def why_lost(transport: Any, failure: Failure, during_handshake: bool) -> str:
+    """Why a connection has ended, as one would say it: OpenSSL's reason without its brackets."""
+    if isinstance(failure.value, TLSError):
+        return getattr(transport, "refusal", "") or openssl_reason(failure.value)
+    if during_handshake and failure.check(ConnectionDone, ConnectionLost):
+        return "closed by the peer before the handshake was done"
+    return failure.getErrorMessage()

@@ -1,0 +1,212 @@
+"""The files of TLS: every mistake in them is one line that names the file, before the gateway starts."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from certificate import Authority, key_pem
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from OpenSSL.SSL import Context
+from running import environment
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from dsmgateway.config import Settings
+from dsmgateway.door import RefusedProtocol
+from dsmgateway.errors import ConfigError
+from dsmgateway.tls import ServerTLS, TLSFactory
+from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    authority = Authority()
+    authority.issue(tmp_path / "own.pem", "gateway")
+    authority.write(tmp_path / "ca.pem")
+    (tmp_path / "own.key").touch(mode=0o600)
+    (tmp_path / "own.key").write_bytes((tmp_path / "own.pem").read_bytes())
+    return Settings(
+        tls_ports=("1",),
+        tls_cert=tmp_path / "own.pem",
+        tls_key=tmp_path / "own.key",
+        tls_client_ca=tmp_path / "ca.pem",
+    )
+
+
+def problem(settings: Settings) -> tuple[str, str | None]:
+    """What is wrong, in one line, and with which setting."""
+    with pytest.raises(ConfigError) as caught:
+        ServerTLS(settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value), caught.value.setting
+
+
+def test_good_files_are_read(settings: Settings) -> None:
+    ServerTLS(settings)
+    ServerTLS(replace(settings, tls_key=None, tls_client_ca=None))
+
+
+@pytest.mark.parametrize("setting", ["tls-cert", "tls-key", "tls-client-ca"])
+def test_a_file_that_cannot_be_read_is_named(settings: Settings, setting: str, tmp_path: Path) -> None:
+    name = setting.replace("-", "_")
+    (tmp_path / "long.pem").write_bytes(b"#" * (1 << 24) + b"\n")
+    (tmp_path / "long.pem").chmod(0o600)
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a dir"), (tmp_path / "long.pem", "too lar")):
+        said, about = problem(replace(settings, **{name: path}))
+        assert said.startswith(f"file {path}: {why}") and about == setting
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", b"\xff" * 50, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+)
+@pytest.mark.parametrize("setting", ["tls-cert", "tls-key", "tls-client-ca"])
+def test_what_is_no_pem_is_named(settings: Settings, setting: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad").touch(mode=0o600)
+    (tmp_path / "bad").write_bytes(content)
+    what = "private key" if setting == "tls-key" else "certificate"
+    bad = replace(settings, **{setting.replace("-", "_"): tmp_path / "bad"})
+    assert problem(bad) == (f"file {tmp_path}/bad: no {what} in PEM form in it", setting)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o606, 0o644, 0o602])
+def test_a_key_that_others_can_read_is_refused(settings: Settings, mode: int) -> None:
+    assert settings.tls_key is not None and settings.tls_cert is not None
+    settings.tls_key.chmod(0o640)
+    ServerTLS(settings)
+    settings.tls_key.chmod(mode)
+    said = f"file {settings.tls_key}: the key in it is world-readable (chmod o= {settings.tls_key})"
+    assert problem(settings) == (said, "tls-key")
+    settings.tls_cert.chmod(mode)
+    assert problem(replace(settings, tls_key=None))[1] == "tls-cert"
+
+
+def test_the_key_of_another_certificate_is_refused(settings: Settings) -> None:
+    assert settings.tls_key is not None
+    for key in (ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP384R1())):
+        settings.tls_key.write_bytes(key_pem(key))
+        said, about = problem(settings)
+        assert said.startswith(f"file {settings.tls_key}: its private key is not that of the certificate in ")
+        assert about == "tls-key"
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password(settings: Settings) -> None:
+    assert settings.tls_key is not None
+    settings.tls_key.write_bytes(key_pem(ec.generate_private_key(ec.SECP256R1()), b"secret"))
+    said, _ = problem(settings)
+    assert said.endswith("its private key is encrypted; the gateway has nobody to ask for a password")
+
+
+@pytest.mark.parametrize("ciphers", ["NONSENSE", "ALL:!ALL", "TLS_AES_128_GCM_SHA256", "ä"])
+def test_ciphers_that_openssl_does_not_know_are_refused(settings: Settings, ciphers: str) -> None:
+    with pytest.raises(ConfigError, match=r"^tls-ciphers: [^\n]+$"):
+        ServerTLS(replace(settings, tls_ciphers=ciphers))
+
+
+def test_all_connections_share_one_context(settings: Settings) -> None:
+    tls = ServerTLS(settings)
+    factory = TLSFactory(tls, Factory.forProtocol(Protocol), Clock())
+
+    def context() -> Context:
+        connection = factory.buildProtocol(IPv4Address("TCP", "::1", 1))
+        assert connection is not None
+        connection.makeConnection(StringTransport())
+        return connection.getHandle().get_context()
+
+    first = context()
+    assert context() is first
+    tls.reload()
+    assert context() is not first
+
+
+def test_a_connection_that_is_one_too_many_ends_before_its_handshake(settings: Settings) -> None:
+    transport = StringTransport()
+    connection = TLSFactory(ServerTLS(settings), Factory.forProtocol(RefusedProtocol), Clock()).buildProtocol(
+        IPv4Address("TCP", "192.0.2.1", 1)
+    )
+    assert connection is not None
+    connection.makeConnection(transport)
+    connection.dataReceived(b"\x16\x03\x01")
+    assert (transport.disconnected, transport.value()) == (True, b"")
+    connection.connectionLost(Failure(ConnectionDone()))
+
+
+def test_names_that_cannot_be_read_are_none() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "356917000000013")])
+    broken = x509.UnrecognizedExtension(x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\xff\xff")
+    made = Authority().certificate
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(made.not_valid_before_utc)
+        .not_valid_after(made.not_valid_after_utc)
+    )
+    good = builder.sign(key, hashes.SHA256())
+    assert names_in(good) == ("356917000000013",)
+    bad = x509.load_der_x509_certificate(
+        builder.add_extension(broken, False).sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    )
+    assert names_in(bad) == ()
+
+    class Anonymous:
+        def getPeerCertificate(self) -> None:
+            return None
+
+    assert certificate_names(Anonymous()) == ()
+
+
+def test_openssls_errors_are_said_in_words() -> None:
+    assert openssl_reason(Exception([("SSL routines", "", "http request"), ("x", "y", "z")])) == "http request; z"
+    assert openssl_reason(Exception([])) == openssl_reason(Exception()) == "no reason given"
+    assert openssl_reason(Exception("words")) == "words"
+
+
+# -- as the operator sees it
+
+
+def twistd(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run twistd, which would become a daemon."""
+    command = [
+        sys.executable,
+        "-c",
+        "from twisted.scripts.twistd import run; run()",
+        "dsmgateway",
+        "--port=0",
+        *options,
+    ]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+def test_each_mistake_is_one_line_and_exit_code_1_before_the_daemon(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "other.pem").write_text("")
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = f"tcp:{busy.getsockname()[1]}:interface=127.0.0.1"
+        for options, line in {
+            ("--tls-port=0",): "a TLS port needs tls-cert",
+            ("--tls-port=0", "--tls-cert=none.pem"): f"file {tmp_path}/none.pem: No such file or directory "
+            "(option --tls-cert)",
+            ("--tls-port=0", "--tls-cert=other.pem"): f"file {tmp_path}/other.pem: no certificate in PEM form in it "
+            "(option --tls-cert)",
+            (f"--tls-port={port}", "--tls-cert=own.pem"): f"endpoint 'tls:{port.removeprefix('tcp:')}': "
+            "Address already in use (option --tls-port)",
+            ("--tls-port=pigeon:1", "--tls-cert=own.pem"): "endpoint 'pigeon:1': Unknown endpoint type: 'pigeon' "
+            "(option --tls-port)",
+        }.items():
+            ended = twistd(tmp_path, *options)
+            assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"twistd dsmgateway: {line}\n")
+    assert not (tmp_path / "dsm-data").exists()
