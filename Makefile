@@ -33,10 +33,10 @@ demo: $(READY) ## see it work: simulated cameras with faults against a real gate
 test: $(READY) ## run the tests, but for the slow ones
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
-slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops
+slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops, power cuts (root)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-soak: $(READY) ## hunt for lost files for half an hour: anything goes, kills, power cuts (root); DSMGATEWAY_SOAK=5 for longer
+soak: $(READY) ## hunt for lost files: anything in any order, kills, power cuts (root); DSMGATEWAY_SOAK=5 for five times as long
 	DSMGATEWAY_SOAK=$${DSMGATEWAY_SOAK:-1} $(BIN)/python -m pytest -m soak -s $(ARGS)
 
 coverage: $(READY) ## run the tests and show which lines they miss

@@ -266,8 +266,11 @@ class Line:
             self.out += frame
 
     def damaged(self, how: str, place: int) -> None:
-        """Send one frame that is cut and repeated, has a wrong bit, comes twice, or is left out."""
-        frame = self._frame(False)
+        """Send one frame that is cut and repeated, has a wrong bit, or comes twice.
+
+        One of nothing but zeros after a SYNC leaves the CRC at 0: DATA has nothing to tell that it came twice.
+        """
+        crc, frame = self._crc, self._frame(False)
         if frame is None:
             return
         place %= len(frame)
@@ -278,7 +281,7 @@ class Line:
                 place = max(place, 4)
                 self.out += frame[:place] + bytes([frame[place] ^ 0x10]) + frame[place + 1 :]
             case "twice":
-                self.out += frame * 2
+                self.out += frame * (2 if crc != self._crc else 1)
 
     def _frame(self, enhanced: bool) -> bytes | None:
         file, at_bytes = self.file, self.position

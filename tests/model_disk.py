@@ -50,12 +50,13 @@ class ModelDisk(ForgetfulDisk):
     def work_well(self) -> None:
         """No fault any more."""
         self.kill_at = self.fail_at = self.fail_for = self.short_writes = 0
+        self.only = ""
 
     def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         if call is os.pwritev and self.short_writes and not self.dead:
             self.short_writes -= 1
             call = write_short
-        is_failing = len(self.calls) + 1 == self.fail_at
+        is_failing = len(self.calls) + 1 == self.fail_at and self.only in f"{operation} {path};"
         try:
             return super().run(operation, path, call, *arguments, **options)
         finally:

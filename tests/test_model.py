@@ -7,14 +7,16 @@ disk works until everything is stored. The short form takes the same runs every 
 from __future__ import annotations
 
 import errno
+import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from model import Device, DeviceFile, Line, World, body, metadata
+from model_disk import ModelDisk
 from soak import SOAK, times
 from store_faults import in_memory
 
@@ -24,6 +26,7 @@ from dsmgateway.crc import crc16
 from dsmgateway.families import IDENTIFIERS
 from dsmgateway.lanes import Pace
 from dsmgateway.packets import PACKET_BYTES
+from dsmgateway.store import FileStore, part
 
 MOST_FILES = 4
 STATS: Counter[str] = Counter()
@@ -31,8 +34,6 @@ NUMBERS = st.integers(0, 1000)
 ERRORS = st.sampled_from([errno.EIO, errno.ENOSPC])
 #: Which call from now on: most faults shall hit.
 CALLS = st.integers(1, 25)
-#: Packets of a file in which nothing is to be seen.
-DARK = st.lists(st.integers(0, 11), max_size=6)
 #: Which line, from the newest on.
 LINES = st.sampled_from([0, 0, 0, 1, 2])
 #: How many packets of a file are sent first, with nothing going wrong that was not on its way already.
@@ -56,41 +57,44 @@ NONSENSE: list[Callable[[Line], c.DeviceCommand | bytes]] = [
 ]
 
 
-@st.composite
-def contents(draw: st.DrawFn, seed: int, packets: int | None = None, dark: Sequence[int] | None = None) -> bytes:
-    """The bytes of a file; a few packets, the last one of any length."""
-    count = packets or draw(st.integers(1, 12))
-    lead = draw(st.sampled_from([0, 0, 1, 2]))
-    dark = draw(DARK) if dark is None else dark
-    return body(seed, count, draw(st.sampled_from([0, 0, 1, 500, 1000])), lead, dark)
+def _content(chance: random.Random, seed: int, packets: int = 0, dark: Sequence[int] | None = None) -> bytes:
+    """The bytes of a file: some packets, the last one of any length."""
+    lead = chance.choice([0, 0, 1, 2])
+    dark = _darkness(chance) if dark is None else dark
+    return body(seed, packets or chance.randint(1, 12), chance.choice([0, 0, 1, 500, 1000]), lead, dark)
 
 
-@st.composite
-def devices(draw: st.DrawFn) -> Device:
+def _darkness(chance: random.Random) -> list[int]:
+    """Packets of a file in which nothing is to be seen."""
+    return chance.sample(range(12), chance.choice([0, 0, 1, 3, 6]))
+
+
+def device_of(seed: int) -> Device:
     """A device of one of the families, with some files."""
-    family = draw(st.sampled_from(["bytes", "packets", "identifiers", "identifiers", "unified"]))
-    count = draw(st.integers(1, MOST_FILES))
+    chance = random.Random(seed)
+    family = chance.choice(["bytes", "packets", "identifiers", "identifiers", "unified"])
+    count = chance.randint(1, MOST_FILES)
     if family == "identifiers":
-        return _dualcam(draw, count)
+        return _dualcam(chance, count)
     files = []
     for number in range(count):
-        content = draw(contents(number))
-        crc = draw(st.sampled_from([0, crc16(content)]))
-        path = b"%b/%06d.jpg" % (draw(st.sampled_from([b"dsm/picture", b"mdas9", b"dualcam_front"])), number)
+        content = _content(chance, number)
+        path = b"%b/%06d.jpg" % (chance.choice([b"dsm/picture", b"mdas9", b"dualcam_front"]), number)
+        crc = chance.choice([0, crc16(content)])
         files.append(DeviceFile(c.Offer.FILE, path, content, b"", family == "packets", crc))
     return Device(7 if family == "unified" else 5, files)
 
 
-def _dualcam(draw: st.DrawFn, count: int) -> Device:
+def _dualcam(chance: random.Random, count: int) -> Device:
     """Files that only their content tells apart; twins have the same number of packets and the same metadata, too."""
-    are_twins = draw(st.booleans())
-    packets, dark = draw(st.integers(1, 12)), draw(DARK)
+    are_twins = chance.random() < 0.5
+    packets, dark = chance.randint(1, 12), _darkness(chance)
     files = []
     for number in range(count + are_twins):
-        offer = c.Offer.FRONT_PHOTO if are_twins else draw(st.sampled_from([c.Offer.FRONT_PHOTO, c.Offer.REAR_VIDEO]))
+        offer = c.Offer.FRONT_PHOTO if are_twins else chance.choice([c.Offer.FRONT_PHOTO, c.Offer.REAR_VIDEO])
         same, own = metadata(1571840452123, 4), metadata(1571840452123 + number, 4)
-        about = same if are_twins else draw(st.sampled_from([same, own, b"", bytes(9)]))
-        content = draw(contents(number, packets, dark)) if are_twins else draw(contents(number))
+        about = same if are_twins else chance.choice([same, own, b"", bytes(9)])
+        content = _content(chance, number, packets, dark) if are_twins else _content(chance, number)
         files.append(DeviceFile(offer, IDENTIFIERS[offer], content, about, in_packets=True))
     return Device(5, files)
 
@@ -106,7 +110,7 @@ class AnythingGoes(RuleBasedStateMachine):
         self.folder = self._scratch.__enter__()
 
     @initialize(
-        device=devices(),
+        device=st.integers(0, 0xFFFF_FFFF).map(device_of),
         after_file=st.sampled_from(["repeat", "repeat", "complete"]),
         asks_metadata=st.booleans(),
         hold_bytes=st.sampled_from([1, 4096, 16384]),
@@ -124,6 +128,7 @@ class AnythingGoes(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.world is not None:
+                STATS["acknowledged amid faults"] += self.world.stats["acknowledged"]
                 self.world.assert_ends_well(MOST_FILES + 3 if self.is_one_a_connection else 2)
                 STATS.update(self.world.stats)
                 STATS["runs"] += 1
@@ -175,7 +180,9 @@ class AnythingGoes(RuleBasedStateMachine):
             line.deliver(1 << 20)
         self._step_done()
 
-    @rule(rounds=st.integers(1, 12), frames=st.integers(1, 3), enhanced=st.sampled_from([0, 0xFF, 0x5A]))
+    @rule(
+        rounds=st.sampled_from([1, 4, 8, 12, 40]), frames=st.integers(1, 3), enhanced=st.sampled_from([0, 0xFF, 0x5A])
+    )
     def converse(self, rounds: int, frames: int, enhanced: int) -> None:
         self._world.converse(self._line(0), rounds, frames, enhanced)
         self._step_done()
@@ -195,16 +202,19 @@ class AnythingGoes(RuleBasedStateMachine):
         self._line(which).data(frames, enhanced)
         self._step_done()
 
-    # -- the device does not
+    # -- the device and the link do not
 
     @rule(
         after=PACKETS,
         which=LINES,
-        how=st.sampled_from(["cut", "cut", "flip", "twice", "rewind", "sync", "mute"]),
+        how=st.sampled_from(["cut", "cut", "flip", "twice", "rewind", "sync", "mute", "begin again", "offer again"]),
         place=NUMBERS,
     )
     def misbehave(self, after: int, which: int, how: str, place: int) -> None:
-        """A frame is damaged, SYNC is lower than asked for or comes unasked, METADATA does not come."""
+        """A frame is damaged, SYNC is lower than asked for or comes unasked, METADATA does not come, INIT does.
+
+        Or a file that was acknowledged is offered once more: it is known, and makes no second copy.
+        """
         self._send_up_to(after)
         line = self._line(which)
         match how:
@@ -214,44 +224,33 @@ class AnythingGoes(RuleBasedStateMachine):
                 line.sync_unasked(place)
             case "mute":
                 line.mute = True
+            case "begin again":
+                self._world.device.swap(place % 3)
+                line.begin_again()
+            case "offer again":
+                self._world.device.offer_again(place)
             case _:
                 line.damaged(how, place)
         self._step_done()
 
-    @rule(which=LINES, nonsense=st.integers(0, len(NONSENSE) - 1))
-    def talk_nonsense(self, which: int, nonsense: int) -> None:
+    @rule(
+        which=LINES,
+        how=st.sampled_from(["lost", "closed", "silent", "nonsense"]),
+        seconds=st.sampled_from([1, 2, 6, 16, 21, 46, 121]),
+        nonsense=st.integers(0, len(NONSENSE) - 1),
+    )
+    def trouble(self, which: int, how: str, seconds: float, nonsense: int) -> None:
+        """A line is lost, closed by the device, silent for so long, or brings what no device says."""
         line = self._line(which)
-        line.say(NONSENSE[nonsense](line))
-        self._step_done()
-
-    @rule(after=PACKETS, which=LINES, by=SWAPS)
-    def begin_again(self, after: int, which: int, by: int) -> None:
-        """INIT in the middle of anything; another file may be next."""
-        self._send_up_to(after)
-        self._world.device.swap(by)
-        self._line(which).begin_again()
-        self._step_done()
-
-    @rule(which=NUMBERS)
-    def offer_again(self, which: int) -> None:
-        """A file that was acknowledged is asked for once more: it is known, and makes no second copy."""
-        self._world.device.offer_again(which)
-        self._step_done()
-
-    # -- the link
-
-    @rule(which=LINES, how=st.sampled_from(["lost", "closed by the device"]))
-    def end_of_line(self, which: int, how: str) -> None:
-        line = self._line(which)
-        if how == "lost":
-            line.lose()
-        else:
-            line.half_close()
-        self._step_done()
-
-    @rule(seconds=st.sampled_from([1, 1, 2, 6, 16, 21, 46, 121]))
-    def wait(self, seconds: float) -> None:
-        self._world.wait(seconds)
+        match how:
+            case "lost":
+                line.lose()
+            case "closed":
+                line.half_close()
+            case "silent":
+                self._world.wait(seconds)
+            case _:
+                line.say(NONSENSE[nonsense](line))
         self._step_done()
 
     # -- the disk, and the operator
@@ -267,14 +266,19 @@ class AnythingGoes(RuleBasedStateMachine):
     @rule(
         after=PACKETS,
         kind=st.sampled_from(["fail", "fail", "die", "write short"]),
+        only=st.sampled_from(["", "", "sync ", "move ", "link ", "commit ", ".sidecar", ".journal", ".part"]),
         calls=CALLS,
         more=st.sampled_from([0, 0, 1, 3, 8]),
         number=ERRORS,
     )
-    def fault(self, after: int, kind: str, calls: int, more: int, number: int) -> None:
-        """Calls of the disk fail before long, the gateway is killed before one, or the next writes are short."""
+    def fault(self, after: int, kind: str, only: str, calls: int, more: int, number: int) -> None:
+        """Calls of the disk fail before long, the gateway is killed before one, or the next writes are short.
+
+        Any calls, or those that have ``only`` in what they do and where.
+        """
         self._send_up_to(after)
         disk = self._world.disk
+        disk.only, calls = only, 1 + calls % 4 if only else calls
         if kind == "fail":
             disk.fail_at, disk.fail_for, disk.errno = len(disk.calls) + calls, more, number
         elif kind == "die":
@@ -305,11 +309,150 @@ class AnythingGoes(RuleBasedStateMachine):
         self._step_done()
 
 
+# -- stories that the machine shall be able to tell, and lies that it shall see
+
+
+@pytest.fixture
+def twins() -> Iterator[World]:
+    """Two photos of one identifier, alike but for their content, the first one parked after five packets."""
+    photos = [
+        DeviceFile(c.Offer.FRONT_PHOTO, b"%photof", body(number, 8, 500, dark=[4, 5]), metadata(1571840452123, 4), True)
+        for number in (1, 2)
+    ]
+    with in_memory() as folder:
+        world = World(folder, Device(5, photos), Settings(), Pace())
+        line = world.connect()
+        for _ in range(20):
+            if (line.position or 0) < 6 * PACKET_BYTES:  # the last one is on its way
+                world.converse(line, 1, 1)
+        line.lose()
+        world.run_worker()
+        yield world
+        world.close()
+
+
+def test_the_other_twin_comes_and_both_are_stored(twins: World) -> None:
+    """After a power cut that loses the index, too: parked is durable, and darkness proves nothing."""
+    (held,) = (twins.folder / "spool").glob("*.part")
+    assert held.stat().st_size == 5 * PACKET_BYTES
+    twins.cut_power(keep_index=False)
+    twins.device.swap()
+    twins.assert_ends_well(1)
+    assert twins.stats["acknowledged"] == 2 and twins.stats["file.another"] == 1
+
+
+def test_an_acknowledgement_of_what_is_not_durable_is_seen(twins: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelDisk, "synced", lambda disk, descriptor: None)
+    with pytest.raises(AssertionError, match="acknowledged and not durable"):
+        twins.assert_ends_well(1)
+
+
+def test_two_files_in_one_are_seen(twins: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a store that goes on in the dark: what comes agrees with what is held, and is of the other file."""
+    monkeypatch.setattr(part, "_telling_offset", lambda room, path, descriptor, offset_bytes: offset_bytes)
+    twins.device.swap()
+    with pytest.raises(AssertionError, match=r"acknowledged and not durable|no device ever had it"):
+        twins.assert_ends_well(1)
+
+
+def test_a_second_copy_is_seen(twins: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FileStore, "_is_copy", lambda store, record, offered: False)
+    twins.assert_ends_well(1)
+    twins.device.offer_again(0)
+    with pytest.raises(AssertionError, match="stored twice"):
+        twins.assert_ends_well(1)
+
+
+# -- the hunt
+
+
+def _walk(seed: int) -> None:
+    """Take rules at random: evenly, where hypothesis stays near what it has seen."""
+    chance, machine = random.Random(seed), AnythingGoes()
+    after, which, number = (0, 0, 1, 2, 3, 4, 7), (0, 0, 0, 1, 2), (errno.EIO, errno.ENOSPC)
+    damage = ("cut", "cut", "flip", "twice", "rewind", "sync", "mute", "begin again", "offer again")
+    only = ("", "", "sync ", "move ", "link ", "commit ", ".sidecar", ".journal", ".part")
+    pick = chance.choice
+    steps: list[Callable[[], object]] = [
+        lambda: machine.send_some(chance.randint(1, 9), pick((0, 0x5A))),
+        lambda: machine.converse(pick((1, 4, 8, 12, 40)), chance.randint(1, 3), pick((0, 0xFF, 0x5A))),
+        lambda: machine.come_again(pick(after), pick((True, False)), pick((0, 0, 1, 2)), pick((True, False))),
+        lambda: machine.trickle(pick(which), pick((1, 16, 1030, 1400, 5000, 1 << 20)), pick((True, False))),
+        lambda: machine.data(pick(which), chance.randint(1, 6), chance.randrange(256)),
+        lambda: machine.misbehave(pick(after), pick(which), pick(damage), chance.randrange(1000)),
+        lambda: machine.trouble(
+            pick(which),
+            pick(("lost", "closed", "silent", "nonsense")),
+            pick((1, 2, 6, 16, 21, 46)),
+            chance.randrange(len(NONSENSE)),
+        ),
+        lambda: machine.work(pick((1, 2, 1000)), pick((True, False))),
+        lambda: machine.fault(
+            pick(after),
+            pick(("fail", "fail", "die", "write short")),
+            pick(only),
+            chance.randint(1, 25),
+            pick((0, 0, 1, 3, 8)),
+            pick(number),
+        ),
+        lambda: machine.end(
+            pick(after),
+            pick(("kill", "power cut", "power cut, index lost", "stop")),
+            pick(("", "", "killed", "fails")),
+            chance.randint(1, 60),
+            pick(number),
+        ),
+    ]
+    weights = [4, 4, 4, 2, 1, 2, 1, 1, 3, 1]
+    machine.begin(
+        device_of(chance.randrange(1 << 32)),
+        pick(("repeat", "repeat", "complete")),
+        pick((True, False)),
+        pick((1, 4096, 16384)),
+        pick((1024, 4096, 262144)),
+    )
+    try:
+        for _ in range(chance.randint(5, 60)):
+            chance.choices(steps, weights)[0]()
+    finally:
+        machine.teardown()
+
+
+def _tell() -> None:
+    names = ("steps", "connections", "kills", "power cuts", "restarts", "file.another", "store.failed")
+    told = ", ".join(f"{STATS[name]} {name}" for name in names)
+    amid = STATS["acknowledged amid faults"]
+    print(f"\n{STATS['runs']} runs: {told}; {STATS['acknowledged']} acknowledged ({amid} amid faults), 0 lost, 0 twice")
+    STATS.clear()
+
+
+#: Walks that failed once. 1430616587: a DATA of zeros sent twice, whose CRC cannot tell; no device is known to do it.
+FAILED_ONCE = [1430616587]
+
+
+@pytest.mark.parametrize("seed", FAILED_ONCE)
+def test_a_walk_that_failed_once(seed: int) -> None:
+    _walk(seed)
+
+
+@pytest.mark.soak
+def test_walks() -> None:
+    """A seed is a walk; one that fails is named, and is the same when it is taken again."""
+    first = random.SystemRandom().randrange(1 << 32) if SOAK else 0
+    for seed in range(first, first + times(100, 5000)):
+        try:
+            _walk(seed)
+        except BaseException as error:
+            error.add_note(f"walk {seed}")
+            raise
+    _tell()
+
+
 @pytest.mark.soak
 def test_anything_goes() -> None:
     """The machine, as often as there is time for."""
     chosen = settings(
-        max_examples=times(100, 3000),
+        max_examples=times(50, 1000),
         stateful_step_count=60,
         derandomize=not SOAK,
         database=None,
@@ -317,7 +460,4 @@ def test_anything_goes() -> None:
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(AnythingGoes, settings=chosen)
-    told = ", ".join(f"{STATS[name]} {name}" for name in ("steps", "connections", "kills", "power cuts", "restarts"))
-    print(
-        f"\n{STATS['runs']} runs: {told}; {STATS['acknowledged']} acknowledged, {STATS['files']} files, 0 lost, 0 twice"
-    )
+    _tell()
