@@ -509,6 +509,8 @@ class World:
         for line in self.lines:
             line.lose()
         self.run_worker()
+        self.worker.probe()
+        self.run_worker()
         for _ in range(most_connections):
             self._deliver_all()
             if not self.device.queue:
