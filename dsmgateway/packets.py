@@ -16,6 +16,16 @@ def last_packet(size_bytes: int) -> int:
     return max(size_bytes - 1, 0) // PACKET_BYTES * PACKET_BYTES
 
 
+def is_whole(held_bytes: int, size_bytes: int, in_packets: bool) -> bool:
+    """Return whether so many bytes from the start are the whole file.
+
+    Where packets were counted, ``size_bytes`` is the most that it can have: something of its last packet must be there.
+    """
+    if not in_packets or not size_bytes:
+        return held_bytes == size_bytes
+    return last_packet(size_bytes) < held_bytes <= size_bytes
+
+
 def resume_offset(held_bytes: int, size_bytes: int) -> int:
     """Return where the device shall go on: at a whole packet, and always with at least one left to send."""
     return min(held_bytes // PACKET_BYTES * PACKET_BYTES, last_packet(size_bytes))

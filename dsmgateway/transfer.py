@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from dsmgateway.families import Unit
-from dsmgateway.packets import PACKET_BYTES, first_byte, last_packet, resume_offset
+from dsmgateway.packets import PACKET_BYTES, first_byte, is_whole, last_packet, resume_offset
 
 
 class SyncVerdict(enum.Enum):
@@ -89,7 +89,7 @@ class Transfer:
     @property
     def whole(self) -> bool:
         """Whether all bytes are held: of a size in packets, the last packet, however short."""
-        return self.held_bytes > self.last_packet_bytes if self.in_packets else self.held_bytes == self.size_bytes
+        return is_whole(self.held_bytes, self.size_bytes, self.in_packets)
 
     def opened(self, offset_bytes: int, comparing: bool) -> bool:
         """Begin where the store says the file stands; tell whether the data for that place follows already."""

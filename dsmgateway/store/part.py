@@ -333,14 +333,13 @@ def _telling_offset(room: Room, path: Path, descriptor: int, offset_bytes: int) 
         return b"".join(room.disk.blocks(path, descriptor, begin_bytes, begin_bytes + packets.PACKET_BYTES))
 
     lowest_bytes = max(offset_bytes - _MOST_COMPARED_PACKETS * packets.PACKET_BYTES, 0)
-    repeats = False
+    repeated, here = False, packet(offset_bytes)
     while offset_bytes > lowest_bytes:
-        before_bytes = offset_bytes - packets.PACKET_BYTES
-        here, repeated = packet(offset_bytes), repeats
-        repeats = here == packet(before_bytes)
+        before = packet(offset_bytes - packets.PACKET_BYTES)
+        repeats = here == before
         if not repeats and not repeated and len(set(here)) >= _TELLING_VALUES:
             return offset_bytes
-        offset_bytes = before_bytes
+        offset_bytes, repeated, here = offset_bytes - packets.PACKET_BYTES, repeats, before
     return 0
 
 

@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
+from dsmgateway import packets
 from dsmgateway.packets import PACKET_BYTES, last_packet
 
 _IMEI = re.compile(r"[0-9]{15}")
@@ -58,9 +59,7 @@ class Offered:
 
     def is_whole(self, held_bytes: int) -> bool:
         """Say whether so many bytes from the start can be the whole file."""
-        if not self.in_packets or not self.size_bytes:
-            return held_bytes == self.size_bytes
-        return self.last_packet_bytes < held_bytes <= self.size_bytes
+        return packets.is_whole(held_bytes, self.size_bytes, self.in_packets)
 
     def _text(self) -> bytes:
         """Return all fields, unambiguously: what is plain begins with a digit, the rest with a letter."""
