@@ -297,8 +297,8 @@ class Event(enum.Enum):
     STORE_FULL = (
         "store.full",
         "error",
-        "So many files were not taken for lack of room (setting min-free); said at most once a minute.",
-        ("reason", "refused"),
+        "A file was not taken for lack of room (setting min-free); said at most once a minute.",
+        ("reason", "suppressed"),
     )
     STORE_FAILING = (
         "store.failing",

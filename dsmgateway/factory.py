@@ -21,8 +21,8 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.flapping import Holder
 from dsmgateway.limits import session_options, time_limits
 from dsmgateway.protocol import CameraProtocol
+from dsmgateway.quiet import Quiet
 from dsmgateway.registry import Registry
-from dsmgateway.seldom import Seldom
 from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import State
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from dsmgateway.interfaces import IFileWorker
 
 txaio.use_twisted()
-
-#: Seconds between two lines of the log about a disk that is full: each camera would write one at each attempt.
-FULL_INTERVAL_S = 60.0
 
 
 class CameraFactory(Factory):
@@ -53,8 +50,7 @@ class CameraFactory(Factory):
         self.connections: set[CameraProtocol] = set()
         self.registry: Registry[CameraProtocol] = Registry()
         self.setbacks = Setbacks()
-        self._full = Seldom(FULL_INTERVAL_S)
-        self._full_reason = ""
+        self._quiet = Quiet(clock.seconds())
         self.under_way: set[Deferred[Any]] = set()
         self.session_options, self.time_limits = session_options(settings), time_limits(settings)
         self.door = Door(settings, clock.seconds, now)
@@ -69,18 +65,12 @@ class CameraFactory(Factory):
         now = self.clock.seconds()
         for connection in list(self.connections):
             connection.check_time(now)
-        self._say_full()
 
     def no_room(self, reason: str) -> None:
-        """Have it logged that a file was not taken for lack of room, now or together with others."""
-        self._full_reason = reason
-        self._full.count()
-        self._say_full()
-
-    def _say_full(self) -> None:
-        refused = self._full.due(self.clock.seconds())
-        if refused:
-            log_event(self.log, Event.STORE_FULL, reason=self._full_reason, refused=refused)
+        """Have it logged that a file was not taken for lack of room; each camera would say so at each attempt."""
+        suppressed = self._quiet.ask(self.clock.seconds(), "no room")
+        if suppressed is not None:
+            log_event(self.log, Event.STORE_FULL, reason=reason, suppressed=suppressed)
 
     def welcome(self, connection: CameraProtocol) -> None:
         """Count a connection that is there."""

@@ -449,12 +449,15 @@ class World:
         """Let time pass, and the gateway look at its limits."""
         self.clock.advance(seconds)
         self.factory.sweep()
+        self.worker.probe()
         self.work()
 
     # -- lines
 
     def connect(self) -> Line:
+        """A device comes; a disk that failed has been tried since."""
         self.stats["connections"] += 1
+        self.worker.probe()
         self.lines = [line for line in self.lines if not line.gone]
         line = Line(self, self.device)
         self.lines.append(line)
@@ -508,8 +511,6 @@ class World:
         self.disk.work_well()
         for line in self.lines:
             line.lose()
-        self.run_worker()
-        self.worker.probe()
         self.run_worker()
         for _ in range(most_connections):
             self._deliver_all()

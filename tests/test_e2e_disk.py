@@ -179,7 +179,7 @@ def test_a_file_under_way_is_finished_and_a_new_one_waits_for_room(tmp_path: Pat
         assert gateway.media()[0].read_bytes() == under_way.content
         turned_away(gateway, new)
         (line,) = gateway.troubles()
-        assert line["event"] == "store.full" and line["refused"] == 1
+        assert line["event"] == "store.full" and line["suppressed"] == 0
         (disk / "filler").unlink()
         assert stored_after_all(gateway, new) == 0
         assert gateway.stop() == 0

@@ -26,7 +26,7 @@ CORE = (
 #: Modules of ours that the store stands on.
 BELOW_STORE = {"errors", "crc", "packets", "families"}
 #: Pure by themselves: they import nothing of ours and no Twisted.
-ALONE = {"registry", "seldom", "trace"}
+ALONE = {"registry", "trace"}
 #: Who may come in: pure too, each with what it may stand on.
 ADMISSION = {
     "addresses": set(),
