@@ -185,6 +185,12 @@ class Event(enum.Enum):
         "The same file was stored before; acknowledged without a second copy.",
         (*OF_CONNECTION, "device_path", "size", "path", "resyncs"),
     )
+    FILE_CRC_DIFFERS = (
+        "file.crc_differs",
+        "warn",
+        "A file was stored whose CRC-16 is not the one that START said; each frame's own was right, so it is kept.",
+        (*OF_WARNING, "device_path", "path"),
+    )
     FILE_PARKED = (
         "file.parked",
         "info",

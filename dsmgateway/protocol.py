@@ -392,7 +392,7 @@ class CameraProtocol(Protocol):
             self._perform(self.session.differs())
         else:
             self.factory.door.delivered(self.session.imei or "", files=1)
-            self._perform(self.session.stored(answer.path, answer.size_bytes, answer.duplicate))
+            self._perform(self.session.stored(answer.path, answer.size_bytes, answer.duplicate, answer.crc_differs))
 
     def _park(self) -> None:
         upload, self._upload = self._upload, None

@@ -204,7 +204,7 @@ class Reception:
         self._note_stuck()
         return self._close(reason)
 
-    def stored(self, path: str, size_bytes: int, duplicate: bool) -> Effects:
+    def stored(self, path: str, size_bytes: int, duplicate: bool, crc_differs: bool = False) -> Effects:
         """The file is durable (STORING, or ENDED): the only place from where the device is told so."""
         if self.state is not State.ENDED:
             self._must_be(State.STORING)
@@ -212,20 +212,18 @@ class Reception:
         self.transfer, self._resumed = None, False
         self.files_stored += 1
         event = Event.FILE_KNOWN if duplicate else Event.FILE_STORED
-        note = self._note(
-            event,
-            device_path=shown(transfer.device_path),
-            size=size_bytes,
-            path=path,
-            resyncs=self._patience.resyncs,
-        )
+        device_path = shown(transfer.device_path)
+        resyncs = self._patience.resyncs
+        notes: Effects = [self._note(event, device_path=device_path, size=size_bytes, path=path, resyncs=resyncs)]
+        if crc_differs:
+            notes.append(self._note(Event.FILE_CRC_DIFFERS, device_path=device_path, path=path))
         if self.state is State.ENDED:
-            return [note]
+            return notes
         if self._options.repeat:
             self.state = State.AWAIT_NEXT_INIT
-            return [note, Send(RepeatInit())]
+            return [*notes, Send(RepeatInit())]
         self.state = State.FAREWELL
-        return [note, Send(Status(0))]
+        return [*notes, Send(Status(0))]
 
     def differs(self) -> Effects:
         """The last packet is not that of the stored file (STORING, or ENDED): take the file whole."""

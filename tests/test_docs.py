@@ -313,6 +313,30 @@ def test_the_events_that_the_operator_is_told_of_exist() -> None:
     assert warned - named == {"data.beyond", "trace.failed"}
 
 
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"], key=str)
+
+
+def _anchors(page: Path) -> set[str]:
+    """What a heading is called in a link."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        found = page.parent / name if name else page
+        assert found.exists(), target
+        assert not anchor or anchor in _anchors(found), target
+
+
+def test_the_settings_that_the_promise_rests_on_exist() -> None:
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+|families)`", page("promise.md")))
+    assert "part-max-age" in named
+    assert named <= {option.name for option in OPTIONS}
+
+
 def test_the_codes_that_the_operator_is_told_of_mean_what_the_protocol_says() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*?) \|", _OPERATING, re.MULTILINE)
     assert len(rows) > 10

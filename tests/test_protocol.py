@@ -239,6 +239,8 @@ class Conversations(Base):
         again.send(c.Sync(0), *build.data_frames(bytes(other)))
         self.assertEqual(again.answers(), c.RepeatInit().encode())
         self.assertEqual(sorted(self.stored()), sorted([FILE, bytes(other)]))
+        (line,) = self.logged("file.crc_differs")
+        self.assertEqual(line["path"], self.logged("file.stored")[1]["path"])
 
     def test_what_is_no_device_is_aborted_with_a_reason(self) -> None:
         """A web browser is turned away at its first bytes, and costs one line."""

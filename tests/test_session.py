@@ -94,6 +94,14 @@ def test_known_file_is_acknowledged_and_named_so() -> None:
     assert Event.FILE_KNOWN in notes(effects) and Event.FILE_STORED not in notes(effects)
 
 
+@pytest.mark.parametrize("duplicate", [False, True])
+def test_another_crc_than_start_said_is_told_and_acknowledged(duplicate: bool) -> None:
+    """Each frame's CRC was right, so that asking again would bring the same for ever."""
+    effects = session_in(S.STORING).stored("media/1", SIZE, duplicate, crc_differs=True)
+    assert list(notes(effects)) == [Event.FILE_KNOWN if duplicate else Event.FILE_STORED, Event.FILE_CRC_DIFFERS]
+    assert acts(effects) == [fx.Send(c.RepeatInit())]
+
+
 def test_after_file_complete() -> None:
     """With one file wanted, STATUS 0 takes the place of REPEAT_INIT, and the device may say what it likes after it."""
     session = session_in(S.STORING, SessionOptions(repeat=False))

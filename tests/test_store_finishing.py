@@ -114,6 +114,9 @@ def test_a_start_crc_is_advice_and_its_mismatch_flagged(
     store = start()
     stored = _stored(store, _received(store, crc=crc))
     assert json.loads((folder / stored.path).with_suffix(".json").read_text())["start_crc_matched"] is matched
+    assert stored.crc_differs is (matched is False)
+    again = _stored(store, _received(store, crc=crc))
+    assert again.duplicate and again.crc_differs is stored.crc_differs
 
 
 def test_a_group_shares_its_syncs_and_its_commit(start: Start) -> None:

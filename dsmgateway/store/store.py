@@ -239,9 +239,9 @@ class FileStore:
             else:
                 answers[number] = prepared
         self._ground.land(list(landings.values()))
+        offers = {number: upload.offered for number, (upload, _about) in group}
         for number, landing in landings.items():
-            record = landing.record
-            answers[number] = landing.failure or Stored(record.path, record.sha256, record.size_bytes, duplicate=False)
+            answers[number] = landing.failure or _stored(landing.record, offers[number], duplicate=False)
         return answers
 
     def _prepare(self, upload: Upload, about: Mapping[str, object], taken: set[str]) -> Answer | Landing:
@@ -254,7 +254,7 @@ class FileStore:
             if record.sha256 == sha256 and self._is_copy(record, offered):
                 upload.abandon(Ended(f"{offered} is a duplicate"))
                 self._ground.forget(offered.key)
-                return Stored(record.path, sha256, record.size_bytes, duplicate=True)
+                return _stored(record, offered, duplicate=True)
         upload.seal()
         return self._landing(upload, about, taken)
 
@@ -303,6 +303,11 @@ class FileStore:
     def _is_free(self, path: str, taken: set[str]) -> bool:
         names = (path, sidecar_path(path))
         return path not in taken and all(self._disk.size(self._folder / name) is None for name in names)
+
+
+def _stored(record: Record, offered: Offered, *, duplicate: bool) -> Stored:
+    crc_differs = offered.start_crc not in (0, record.crc16)
+    return Stored(record.path, record.sha256, record.size_bytes, duplicate, crc_differs)
 
 
 def _path(offered: Offered, sha256: str, received_ms: int) -> str:

@@ -105,13 +105,15 @@ def are_compatible(one: str | None, other: str | None) -> bool:
 class Stored:
     """The answer to a finish: the file is durable at ``path`` (relative to the data folder).
 
-    ``duplicate``: the same device, path and content was there already, and no second copy was made.
+    ``duplicate``: the same device, path and content was there already, and no second copy was made. ``crc_differs``:
+    START said another CRC-16 than the file has.
     """
 
     path: str
     sha256: str
     size_bytes: int
     duplicate: bool
+    crc_differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
