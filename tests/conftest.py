@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,6 +30,10 @@ from dsmgateway.transfer import Transfer
 
 settings.register_profile("dsmgateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dsmgateway")
+
+# A shell has what it starts in the background ignore SIGINT, and so would every process that the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IMEI = 356917000000013
 OTHER_IMEI = 356917000000021

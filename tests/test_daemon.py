@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from certificate import write_certificate
-from running import environment, free_port
+from running import environment, eventually, free_port
 
 #: Where twistd is; tests/test_packaging.py has these tests run with the ones that it installs.
 BIN = Path(os.environ.get("TWISTD_FOLDER", Path(sys.executable).parent))
@@ -290,7 +290,7 @@ def test_a_store_that_fails_after_the_fork_is_told_to_the_terminal_too(twistd: T
     assert ended.returncode == 1
     assert "StoreError: create folder" in ended.stderr
     assert "Traceback" not in ended.stderr + (twistd.folder / "twistd.log").read_text()
-    assert not (twistd.folder / "twistd.pid").exists()
+    eventually("the pid file is gone", lambda: not (twistd.folder / "twistd.pid").exists())
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")

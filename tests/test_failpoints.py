@@ -81,6 +81,7 @@ def _said(name: str, kind: Kind, trials: int) -> None:
 
 def _come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) -> None:
     """Deliver everything to the same store, if it runs, then to a new one: each file is there, once."""
+    store.probe()
     try:
         for path in camera.contents:
             camera.deliver(store, path)
