@@ -45,8 +45,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dsmgateway.commands import HEADER, HEADER_BYTES, INIT_BYTES, CommandId
+from dsmgateway.commands import ALL_OFFERS, HEADER, HEADER_BYTES, INIT_BYTES, CommandId
 
+#: Where in an INIT is what it offers.
+_OFFERS_AT = 12
 FILE_DATA = frozenset({CommandId.DATA, CommandId.ENHANCED_DATA})
 
 #: Connections of a device after which it has a good link.
@@ -61,7 +63,7 @@ SURE_FRAMES = 8
 #: The same for any other connection, and for commands of the gateway.
 LIKELY_FRAMES = 24
 LIKELY_COMMANDS = 10
-#: Seconds that a second connection stays after all was repeated on it.
+#: Seconds that a second connection stays.
 TWIN_STAYS_S = (0.0, 2.0)
 
 #: Bounds: bytes held in one direction until the sender is paused; what of a connection can be said again; links; age.
@@ -86,8 +88,8 @@ class Fault(enum.StrEnum):
     RESET = "reset in mid-frame"
     CUT_COMMAND = "closed in mid-command to the device"
     LOST_ACKNOWLEDGEMENT = "acknowledgement cut off"
-    TWIN_CUT = "all repeated on a second connection, the first one reset"
-    TWIN_STAYS = "all repeated on a second connection, the first one kept"
+    TWIN_CUT = "repeated on a second connection, the first one reset"
+    TWIN_STAYS = "repeated on a second connection, the first one kept"
     #: What came of it.
     GATEWAY_LEFT = "gateway left in a long stall"
     DEVICE_LEFT = "device left in a long stall"
@@ -207,6 +209,26 @@ def flipped(frame: bytes, chance: random.Random) -> bytes:
     changed = bytearray(frame)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
+
+
+class Said:
+    """What a device has said on a connection, as far as another one can be told the same.
+
+    That ends with an INIT that offers files of several kinds. Which of them is asked for first is the gateway's choice,
+    which can be another one the next time, and neither METADATA nor START tells which one it is about: the answers to
+    one question would be taken for those to another.
+    """
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._goes_on = True
+
+    def add(self, frame: bytes) -> None:
+        """Take what it says next."""
+        if self._goes_on:
+            self.data += frame
+            offers_several = id_of(frame) == CommandId.INIT and (frame[_OFFERS_AT] & ALL_OFFERS).bit_count() > 1
+            self._goes_on = not offers_several and len(self.data) < MOST_SAID_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +403,7 @@ class End(Protocol):
 
 
 class Twin(Protocol):
-    """A second connection of a device, on which all that it has said is said again; deaf but for what it is told."""
+    """A second connection of a device, on which what it has said is said again; answers nothing."""
 
     transport: Any
 
@@ -423,7 +445,7 @@ class Link(End):
         self._shared = shared
         self._plan: Plan | None = None
         self._chance = random.Random()
-        self._said = bytearray()
+        self._said = Said()
         self._says, self._hears = Framer(from_device=True), Framer(from_device=False)
         self._frames = self._data_frames = self._commands = 0
         self._stalled_until_s = 0.0
@@ -490,8 +512,7 @@ class Link(End):
         """Pass on a frame of the device, or what becomes of it."""
         assert self._plan is not None
         plan, number = self._plan, self._frames
-        if len(self._said) <= MOST_SAID_BYTES:
-            self._said += frame
+        self._said.add(frame)
         flips = False
         if id_of(frame) in FILE_DATA:
             flips = self._data_frames in plan.flips
@@ -560,8 +581,8 @@ class Link(End):
         self._shared.done[fault] += 1
 
     def _twin(self, fault: Fault) -> None:
-        """Say all again on a second connection; it may take over from this one at any moment."""
-        twin = Twin(self._shared, bytes(self._said), self._chance.uniform(*TWIN_STAYS_S))
+        """Say it again on a second connection, which takes over from this one as soon as its INIT is there."""
+        twin = Twin(self._shared, self._said.data, self._chance.uniform(*TWIN_STAYS_S))
         connecting = self._shared.gateway.connect(_Only(twin))
         connecting.addCallbacks(lambda _: self._counting(fault)(), lambda _: None)
         if fault is Fault.TWIN_CUT:

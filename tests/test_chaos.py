@@ -11,12 +11,14 @@ from chaos import (
     MAIN,
     MOST_BAD,
     MOST_HELD_BYTES,
+    MOST_SAID_BYTES,
     Byte,
     Fault,
     Framer,
     Pause,
     Pipe,
     Plan,
+    Said,
     flipped,
     id_of,
 )
@@ -120,6 +122,22 @@ def test_later_connections_have_all_faults_but_long_stalls() -> None:
     assert None in kinds and {*kinds} - {None} == {fault for fault in MAIN if "stall" not in fault.value}
     for name in ("flips", "single_frames", "single_commands"):
         assert 0 < sum(bool(getattr(plan, name)) for plan in plans) < len(plans)
+
+
+def test_what_answers_a_choice_of_the_gateway_is_not_said_again() -> None:
+    one_kind, several_kinds = init().encode(), init(0x30000000).encode()
+    for spoken, repeated in (([one_kind, b"\0\x0b", one_kind], 3), ([one_kind, several_kinds, b"\0\x0b"], 2)):
+        said = Said()
+        for frame in spoken:
+            said.add(frame)
+        assert said.data == b"".join(spoken[:repeated])
+
+
+def test_what_can_be_said_again_has_a_bound() -> None:
+    said, (frame,) = Said(), data_frames(content(c.PACKET_BYTES))
+    for _ in range(2 * MOST_SAID_BYTES // len(frame)):
+        said.add(frame)
+    assert MOST_SAID_BYTES <= len(said.data) < MOST_SAID_BYTES + len(frame)
 
 
 # -- what a pipe does
