@@ -19,6 +19,9 @@ frame: where the bit is in the length, as one in some 500 is, or where the searc
 one, which random content hardly ever offers. Among a million flips less than one would go unseen, and the longest runs
 have some thousands.
 
+Frames are found by their lengths alone, so cameras must not truncate or corrupt any themselves. For what is said again
+on a second connection see `Said`.
+
 ``python chaos.py PORT GATEWAY_PORT SEED REPORT`` serves until SIGTERM and then writes what was done, as JSON. Tests run
 it through `ChaosProxy`.
 """

@@ -74,14 +74,9 @@ def rounds(tmp_path: Path, cameras: int, seeds: range) -> None:
         total += Counter(done["faults"])
         plain += Counter({"rounds": 1, "files": len(report["files"]), "connections": done["connections"]})
         plain += Counter({"takeovers": done["takeovers"]})
-    print(
-        f"\n{cameras} cameras, {_in_words(plain)}: 0 lost, 0 twice; {_in_words(total)};"
-        f" {time.monotonic() - begun_s:.0f} s"
-    )
-
-
-def _in_words(counts: Counter[str]) -> str:
-    return ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    about = ", ".join(f"{number:,} {name}" for name, number in plain.items())
+    faults = ", ".join(f"{name}: {number:,}" for name, number in total.items())
+    print(f"\n{cameras} cameras, {about}, 0 lost, 0 twice; {faults}; {time.monotonic() - begun_s:.0f} s")
 
 
 def test_forty_cameras(tmp_path: Path) -> None:
