@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def simulate_apart(folder: Path, port: int, *options: str) -> tuple[int, dict[st
         (["--to", "h:1", "--start-crc", "maybe"], "'maybe' is not one of"),
         (["--to", "h:1", "--video-size", "2M-1M"], "sizes must go from 1 or more bytes upwards"),
         (["--to", "h:1", "--video-size", "big"], "'big' is not a number of bytes"),
+        (["--to", "h:1", "--patience", "-1"], "-1.0 is not in the range x>=0"),
         (["--to", "h:1", "--swap", "2"], "2.0 is not in the range 0<=x<=1"),
         (["--to", "h:1", "--family", "unknown"], "'unknown' is not one of"),
         (["--to", "h:1", "--family", "dsm", "--family", "dsm"], "each of them once"),
@@ -117,6 +119,16 @@ def test_gateway_that_is_not_there_is_told_in_one_line(tmp_path):
     assert "Connection refused" in output
     assert result["summary"]["acknowledged"] == 0
     assert len(result["files"]) == 3
+
+
+def test_a_camera_leaves_a_gateway_that_says_nothing(tmp_path):
+    """Its patience can be chosen; with the default nobody would wait for the end of this."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        options = ("--patience", "0.1", "--attempts", "2", "--reconnect-delay", "0")
+        code, result, output = simulate_apart(tmp_path, mute.getsockname()[1], *options)
+    assert code == 1
+    assert "the gateway was silent for too long" in output
+    assert result["cameras"][0]["connections"] == 2
 
 
 def identity(row: dict[str, object]) -> tuple[object, ...]:

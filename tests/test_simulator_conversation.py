@@ -190,6 +190,49 @@ def test_acknowledgement_of_a_damaged_frame_is_a_violation():
     assert len(device.queue) == 1
 
 
+@pytest.mark.parametrize("word", [REPEAT_INIT, DONE])
+@pytest.mark.parametrize("pulls", [0, 1, 2])
+def test_acknowledgement_after_a_resume_that_crossed_the_last_frames_is_good(word, pulls):
+    """On a slow link a RESUME crosses the last frames; what was whole then can be acknowledged at any time after it."""
+    device = device_with(FILE)
+    conversation = begun(device)
+    assert said(conversation, resume(0)).endswith(frames(CONTENT)[-1])
+    conversation.receive(resume(1024))
+    for _ in range(pulls):
+        conversation.pull()
+    conversation.receive(word)
+    assert (len(device.queue), device.violations) == (0, [])
+
+
+def test_acknowledgement_after_a_resume_for_what_was_not_sent_is_a_violation():
+    """Who asks for the beginning says that it is not there."""
+    device = device_with(FILE)
+    said(conversation := begun(device), resume(1024))
+    conversation.receive(resume(0))
+    conversation.receive(REPEAT_INIT)
+    assert device.violations == ["REPEAT_INIT came too early: 0 of 2304 bytes of the file were sent"]
+    assert len(device.queue) == 1
+
+
+def test_acknowledgement_after_a_resume_for_what_went_out_damaged_is_a_violation():
+    """What was not whole before RESUME is not whole before it was sent again."""
+    device = device_with(FILE, faults=Scripted({2: Fate.CORRUPT}))
+    said(conversation := begun(device), resume(0))
+    conversation.receive(resume(1024))
+    conversation.receive(REPEAT_INIT)
+    assert device.violations == ["REPEAT_INIT came too early: 1024 of 2304 bytes of the file were sent"]
+
+
+def test_an_acknowledgement_is_for_one_file():
+    """That a file was whole says nothing of the next one, nor of one that is asked for anew."""
+    device = device_with(FILE, CameraFile(b"dsm/picture/251102/091601.jpg", BytesContent(CONTENT), b""))
+    said(conversation := begun(device), resume(0))
+    said(conversation, REPEAT_INIT)
+    said(conversation, file_request(b"dsm/picture/251102/091601.jpg\0"))
+    conversation.receive(REPEAT_INIT)
+    assert device.violations == ["REPEAT_INIT came too early: 0 of 2304 bytes of the file were sent"]
+
+
 def test_corrupt_frame_goes_out_clean_after_resume():
     """The damaged frame differs in one bit; RESUME brings the clean one."""
     device = device_with(FILE, faults=Scripted({2: Fate.CORRUPT}))

@@ -132,6 +132,14 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same files and faults.")
 @click.option("--first-camera", type=click.IntRange(0), default=1, help="Number that the first IMEI is made of.")
 @click.option("--attempts", type=click.IntRange(1), default=5, show_default=True, help="Failures in a row to give up.")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="Seconds of silence after which a camera leaves a connection.",
+)
 @click.option("--timeout", type=click.FloatRange(0), default=0.0, help="Seconds until the run is over. Default: none.")
 @click.option("--reconnect-delay", type=click.FloatRange(0), default=1.0, help="Scales the 0.3 to 4 s to reconnect.")
 @click.option("--connects", type=click.IntRange(1), default=500, show_default=True, help="First connections a second.")

@@ -102,6 +102,9 @@ class Conversation:
         self._position_bytes = 0
         self._crc = 0
         self._damaged_at: int | None = None
+        self._began_bytes = 0
+        #: Where the sending began that went to the end of the file, undamaged: its acknowledgement may be on its way.
+        self._whole_from: int | None = None
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the gateway and obey the commands that are whole; a wrong one ends the conversation."""
@@ -170,7 +173,7 @@ class Conversation:
         if id(head) not in self._asked:
             self._asked.add(id(head))
             head.connections += 1
-        self._delivery, self.state = head, State.STARTED
+        self._delivery, self.state, self._whole_from = head, State.STARTED, None
         self._say(Start(self._device.counting(head.file).total(head.file.size), head.file.crc))
 
     def _resume(self, offset: int) -> None:
@@ -187,12 +190,15 @@ class Conversation:
         in_flight = self._device.faults.in_flight() if self.state is State.SENDING else 0
         self._outbox.extend(map(Send, self._frames(delivery, in_flight)))
         position_bytes = counting.position_of(offset)
+        if self._whole_from is not None and position_bytes < self._whole_from:
+            self._whole_from = None
         if packets := self._device.faults.rewound_packets():
             self._device.suffered("rewind")
             position_bytes = max(0, position_bytes - packets * PACKET_BYTES)
         self._device.sending(delivery)
         self._say(Sync(counting.offset_of(position_bytes)))
         self._position_bytes, self._crc, self._damaged_at = position_bytes, 0, None
+        self._began_bytes = position_bytes
         self.state = State.SENDING if position_bytes < size_bytes else State.SENT
 
     def _repeat_init(self) -> None:
@@ -213,11 +219,17 @@ class Conversation:
         self._end()
 
     def _take_acknowledgement(self, word: str) -> bool:
-        """Drop the file under way, if there is one, from the queue; return False where it came too early."""
+        """Drop the file under way, if there is one, from the queue; return False where it came too early.
+
+        It is in time also after a RESUME that crossed the last frames on a slow link.
+        """
         delivery, self._delivery = self._delivery, None
         if delivery is None:
             return True
         size = delivery.file.size
+        if self._whole_from is not None:
+            self._device.acknowledged(delivery)
+            return True
         if self.state is not State.SENT:
             sent = self._position_bytes if self.state is State.SENDING else 0
             self._device.wronged(f"{word} came too early: {sent} of {size} bytes of the file were sent")
@@ -236,6 +248,8 @@ class Conversation:
         self._position_bytes += len(data)
         if self._position_bytes == delivery.file.size:
             self.state = State.SENT
+            if self._damaged_at is None:
+                self._whole_from = self._began_bytes
         self._device.sent(delivery, position_bytes, self._position_bytes, clean)
         return self._device.frames.frame(position_bytes, data, self._crc)
 
