@@ -456,6 +456,22 @@ def test_an_index_that_is_missing_or_corrupt_is_rebuilt_from_the_tree(
     assert not recoveries[-1].index_rebuilt
 
 
+def test_a_sidecar_with_what_no_index_can_hold_does_not_keep_the_store_from_starting(
+    start: Start, folder: Path
+) -> None:
+    store = start()
+    stored = _stored(store, _received(store))
+    store.stop()
+    (folder / "index.sqlite3").unlink()
+    sidecar = (folder / stored.path).with_suffix(".json")
+    for strange in ('"imei": "\\ud800"', f'"imei": "{IMEI}", "crc16": {1 << 63}'):
+        sidecar.write_text(sidecar.read_text().replace('"crc16"', '"was"').replace(f'"imei": "{IMEI}"', strange))
+        start()
+        assert recoveries[-1].unreadable == (stored.path,)
+        (folder / "index.sqlite3").unlink()
+        sidecar.write_text(sidecar.read_text().replace(strange, f'"imei": "{IMEI}"'))
+
+
 def test_an_index_with_damaged_pages_or_of_another_version_is_rebuilt(start: Start, folder: Path) -> None:
     store = start()
     for number in range(40):

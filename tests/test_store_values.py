@@ -338,6 +338,29 @@ def test_a_sidecar_without_a_field_or_with_a_strange_one_is_none(name: str) -> N
     assert parse_sidecar(json.dumps(RECORD_FIELDS | {name: [1]}).encode()) is None
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"imei": "\ud800"},
+        {"imei": "../356917000000013"[:15]},
+        {"size": -1},
+        {"size": True},
+        {"size": 1 << 63},
+        {"sha256": "\ud800" * 64},
+        {"sha256": "9F" * 32},
+        {"crc16": 65536},
+        {"crc16": -1},
+        {"crc16": False},
+        {"qualifier": "\ud800"},
+        {"qualifier": "x" * 65},
+    ],
+    ids=str,
+)
+def test_a_sidecar_that_the_index_could_not_hold_or_that_we_never_write_is_none(strange: dict[str, object]) -> None:
+    assert parse_sidecar(json.dumps(RECORD_FIELDS).encode()) is not None
+    assert parse_sidecar(json.dumps(RECORD_FIELDS | strange).encode()) is None
+
+
 @given(st.binary())
 def test_any_bytes_are_no_sidecar_and_no_error(text: bytes) -> None:
     assert parse_sidecar(text) is None
