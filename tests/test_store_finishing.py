@@ -472,6 +472,23 @@ def test_a_sidecar_with_what_no_index_can_hold_does_not_keep_the_store_from_star
         sidecar.write_text(sidecar.read_text().replace(strange, f'"imei": "{IMEI}"'))
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"), [(b"sha256 TEXT", b"sha257 TEXT"), (b"WITHOUT ROWID", b"WITHO\xe5T ROWID"), (b"", b"\xff\xff")]
+)
+def test_an_index_with_damaged_texts_refuses_no_file(start: Start, folder: Path, good: bytes, bad: bytes) -> None:
+    """A text that is not UTF-8, in the schema or in a record, and a column that is not there."""
+    store = start()
+    stored = _stored(store, _received(store))
+    store.stop()
+    path = folder / "index.sqlite3"
+    good = good or stored.sha256[8:10].encode()
+    content = path.read_bytes()
+    assert good in content and len(good) == len(bad)
+    path.write_bytes(content.replace(good, bad))
+    store = start()
+    assert _stored(store, _received(store)).sha256 == stored.sha256
+
+
 def test_an_index_with_damaged_pages_or_of_another_version_is_rebuilt(start: Start, folder: Path) -> None:
     store = start()
     for number in range(40):
