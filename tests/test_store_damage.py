@@ -241,7 +241,7 @@ def test_an_index_damaged_anywhere_loses_no_file_and_without_it_all_are_taken(ho
     Damage that is only met when a question is asked refuses the file: the camera keeps it until the index is deleted.
     """
     with in_memory() as scratch:
-        scene, folder = left_by(scratch / "before", PLAIN, "commit"), scratch / "data"
+        scene, folder = left_by(scratch / "before", PLAIN, "delete"), scratch / "data"
         content = scene.files[name]
         for place, bit in harms(content, how, 25, bits=8):
             if SOAK and (place % 32 if how == "cut" else not content[place] or (place + bit) % 8):
