@@ -347,7 +347,11 @@ def _from_file(path: Path) -> dict[str, _Given]:
         if key not in _BY_NAME:
             raise _unknown("key", key, list(_BY_NAME), f"file {path}")
         source = f"file {path}, key {key}"
-        found[key] = _read(_BY_NAME[key], _toml_texts(_BY_NAME[key], value, source), source)
+        try:
+            texts = _toml_texts(_BY_NAME[key], value, source)
+        except ValueError:  # Python writes no number of more than 4300 digits
+            raise ConfigError(f"{source}: a number of too many digits") from None
+        found[key] = _read(_BY_NAME[key], texts, source)
     return found
 
 
@@ -363,7 +367,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise ConfigError(f"file {path}: not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or a number of too many digits
         raise ConfigError(f"file {path}: not TOML: {error}") from None
 
 

@@ -279,8 +279,9 @@ class DeviceDecoder:
     def _drop(self) -> DeviceEvent | None:
         """Throw bytes away up to a command that is no file data, and take that."""
         if self._in_step:
-            _, self._crc, stop = good_frames(self._buffer, self._crc, 0, len(self._buffer), False)
-            del self._buffer[:stop]
+            run = self._good_run()
+            while run is not None:  # a run ends where a frame says another place than the one before it
+                run = self._good_run()
             next_is = self._next_in_step()
             if next_is is _Next.COMMAND:
                 return self._take_mark()
@@ -294,6 +295,12 @@ class DeviceDecoder:
                 : position if right is None else max(0, len(self._buffer) - (INIT_BYTES - 1), position + 1)
             ]
         return None
+
+    def _good_run(self) -> DataRun | None:
+        """Take whole and good frames from the head of the buffer, however much was expected."""
+        run, self._crc, stop = good_frames(self._buffer, self._crc, 0, len(self._buffer), False)
+        del self._buffer[:stop]
+        return run
 
     def _next_in_step(self) -> _Next:
         """Tell what is at the head of the buffer, where whole and good frames have been passed over."""

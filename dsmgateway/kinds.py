@@ -74,7 +74,8 @@ def _parse_time(text: str) -> float:
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise ValueError(text)
-    return float(match[1]) * _SECONDS_PER[match[2]]
+    # To the nanosecond, as it can be written: 1.123456789h has more digits than that.
+    return round(float(match[1]) * _SECONDS_PER[match[2]], 9)
 
 
 def _show_time(seconds: float) -> str:

@@ -244,6 +244,8 @@ def test_a_wrong_value_is_refused_with_the_place_it_stands_in(sources: dict[str,
         ("port = []", "[] is not a port number"),
         ("port = [10014, [1]]", "[1] is not a port number"),
         ("backlog = '10'", "'10' is not a whole number"),
+        (f"backlog = 0x{'f' * 5000}", "a number of too many digits"),
+        (f"port = ['1', [0x{'f' * 5000}]]", "a number of too many digits"),
         ("log-level = 'loud'", "'loud' is not one of critical, error, warn, info, debug or trace"),
     ],
 )
@@ -251,6 +253,11 @@ def test_a_wrong_value_in_a_file_is_refused_with_file_and_key(line: str, problem
     toml.write_text(line + "\n")
     key = line.partition(" ")[0]
     assert refusal(file=toml).startswith(f"file {toml}, key {key}: {problem}")
+
+
+def test_a_number_of_too_many_digits_to_be_read_is_refused(toml: Path) -> None:
+    toml.write_text(f"backlog = {'1' * 5000}")
+    assert refusal(file=toml).startswith(f"file {toml}: not TOML: Exceeds the limit")
 
 
 def test_a_wrong_value_is_refused_even_where_another_source_goes_before_it(toml: Path) -> None:
@@ -378,6 +385,11 @@ def test_other_spellings_are_refused_in_one_line(kind: Kind[object], text: str) 
 @given(st.floats(min_value=0.001, max_value=3650 * 86400.0))
 def test_a_time_is_read_back_as_it_was_shown(seconds: float) -> None:
     assert TIME.read(TIME.show(round(seconds, 9))) == round(seconds, 9)
+
+
+def test_a_time_with_more_digits_than_can_be_shown_is_one_to_the_nanosecond() -> None:
+    seconds = TIME.read("1.123456789h")
+    assert seconds == 4044.4444404 and TIME.read(TIME.show(seconds)) == seconds
 
 
 @given(st.integers(min_value=1, max_value=1 << 40))

@@ -455,10 +455,14 @@ def test_dropping_ends_at_a_mark_however_it_is_cut(follower: c.DeviceCommand) ->
             assert found == [follower], (before[-8:], place)
 
 
+#: DATA, then ENHANCED_DATA, which says its place: two runs.
+MIXED = b"".join(enhanced_frames(FILE, plain=lambda number: number == 0)[:2])
+
+
 @pytest.mark.parametrize(
     "between",
-    [b"", FRAMES[0], FRAMES[0] + FRAMES[1], FRAMES[0] + FRAMES[1][:500], b"\xff" * 30, c.Path(PATH).encode()],
-    ids=["nothing", "a_frame", "two_frames", "a_cut_frame", "garbage", "another_command"],
+    [b"", FRAMES[0], FRAMES[0] + FRAMES[1], MIXED, FRAMES[0] + FRAMES[1][:500], b"\xff" * 30, c.Path(PATH).encode()],
+    ids=["nothing", "a_frame", "two_frames", "two_kinds", "a_cut_frame", "garbage", "another_command"],
 )
 @pytest.mark.parametrize("cut_up", [False, True])
 def test_start_of_another_size_is_heard_while_dropping(between: bytes, cut_up: bool) -> None:
@@ -472,7 +476,7 @@ def test_start_of_another_size_is_heard_while_dropping(between: bytes, cut_up: b
     for piece in bytewise(wire) if cut_up else [wire]:
         decoder.feed(piece)
         found += [event for event in drained(decoder) if not isinstance(event, c.Path)]
-    in_step = between in (b"", FRAMES[0], FRAMES[0] + FRAMES[1], c.Path(PATH).encode())
+    in_step = between in (b"", FRAMES[0], FRAMES[0] + FRAMES[1], MIXED, c.Path(PATH).encode())
     assert found == ([c.Start(7, 1), c.Sync(2)] if in_step else [c.Sync(2)])
 
 

@@ -459,6 +459,39 @@ def test_an_index_that_is_missing_or_corrupt_is_rebuilt_from_the_tree(
     assert not recoveries[-1].index_rebuilt
 
 
+def test_a_sidecar_with_what_no_index_can_hold_does_not_keep_the_store_from_starting(
+    start: Start, folder: Path
+) -> None:
+    store = start()
+    stored = _stored(store, _received(store))
+    store.stop()
+    (folder / "index.sqlite3").unlink()
+    sidecar = (folder / stored.path).with_suffix(".json")
+    for strange in ('"imei": "\\ud800"', f'"imei": "{IMEI}", "crc16": {1 << 63}'):
+        sidecar.write_text(sidecar.read_text().replace('"crc16"', '"was"').replace(f'"imei": "{IMEI}"', strange))
+        start()
+        assert recoveries[-1].unreadable == (stored.path,)
+        (folder / "index.sqlite3").unlink()
+        sidecar.write_text(sidecar.read_text().replace(strange, f'"imei": "{IMEI}"'))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [(b"sha256 TEXT", b"sha257 TEXT"), (b"stored_by_offer", b"stored_by_off\xe5r"), (b"", b"\xff\xff")]
+)
+def test_an_index_with_damaged_texts_refuses_no_file(start: Start, folder: Path, good: bytes, bad: bytes) -> None:
+    """A text that is not UTF-8, in the schema or in a record, and a column that is not there."""
+    store = start()
+    stored = _stored(store, _received(store))
+    store.stop()
+    path = folder / "index.sqlite3"
+    good = good or stored.sha256[8:10].encode()
+    content = path.read_bytes()
+    assert good in content and len(good) == len(bad)
+    path.write_bytes(content.replace(good, bad, 1))
+    store = start()
+    assert _stored(store, _received(store)).sha256 == stored.sha256
+
+
 def test_an_index_with_damaged_pages_or_of_another_version_is_rebuilt(start: Start, folder: Path) -> None:
     store = start()
     for number in range(40):

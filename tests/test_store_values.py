@@ -131,6 +131,9 @@ HEADER = {"version": 1, "imei": IMEI, "device_path": "61", "size": 5, "start_crc
         HEADER | {"size": "5"},
         HEADER | {"start_crc": 65536},
         HEADER | {"first_seen": None},
+        HEADER | {"first_seen": -1},
+        HEADER | {"first_seen": float("nan")},
+        HEADER | {"first_seen": 253_402_300_800},
         HEADER | {"in_packets": True},
         HEADER | {"in_packets": 0},
         HEADER | {"qualifier": 7},
@@ -336,6 +339,29 @@ def test_a_sidecar_without_a_field_or_with_a_strange_one_is_none(name: str) -> N
         parse_sidecar(json.dumps({key: value for key, value in RECORD_FIELDS.items() if key != name}).encode()) is None
     )
     assert parse_sidecar(json.dumps(RECORD_FIELDS | {name: [1]}).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"imei": "\ud800"},
+        {"imei": "../356917000000013"[:15]},
+        {"size": -1},
+        {"size": True},
+        {"size": 1 << 63},
+        {"sha256": "\ud800" * 64},
+        {"sha256": "9F" * 32},
+        {"crc16": 65536},
+        {"crc16": -1},
+        {"crc16": False},
+        {"qualifier": "\ud800"},
+        {"qualifier": "x" * 65},
+    ],
+    ids=str,
+)
+def test_a_sidecar_that_the_index_could_not_hold_or_that_we_never_write_is_none(strange: dict[str, object]) -> None:
+    assert parse_sidecar(json.dumps(RECORD_FIELDS).encode()) is not None
+    assert parse_sidecar(json.dumps(RECORD_FIELDS | strange).encode()) is None
 
 
 @given(st.binary())

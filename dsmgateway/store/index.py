@@ -26,11 +26,19 @@ _SCHEMA = (
     " sha256 TEXT NOT NULL, crc16 INTEGER, qualifier TEXT) WITHOUT ROWID",
     "CREATE INDEX stored_by_offer ON stored (imei, device_path, size)",
 )
+#: What the schema of ours says of itself; a damaged one passes the quick check and then refuses every query.
+_CREATED = [(statement,) for statement in _SCHEMA[1:]]
 _COLUMNS = "path, imei, device_path, size, sha256, crc16, qualifier"
 _INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {_COLUMNS} FROM stored WHERE imei = ? AND device_path = ? AND size = ? ORDER BY path"
 
 _Values = Sequence[str | bytes | int | None]
+
+
+class _Garbled(sqlite3.DatabaseError):
+    """What SQLite said is no text."""
+
+    sqlite_errorname = "SQLITE_CORRUPT"
 
 
 class Index:
@@ -99,7 +107,11 @@ class Index:
             self._connect_both()
             if self._read("PRAGMA quick_check(1)") != [("ok",)]:
                 raise sqlite3.DatabaseError("quick_check")
-            return self._read("PRAGMA user_version") == [(_VERSION,)]
+            if self._read("PRAGMA user_version") != [(_VERSION,)]:
+                return False
+            if self._read("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name") != _CREATED:
+                raise sqlite3.DatabaseError("schema")
+            return True
         except StoreError as error:
             if _is_corruption(error.__cause__):
                 raise sqlite3.DatabaseError(str(error)) from error
@@ -115,6 +127,7 @@ class Index:
         connection = self._disk.run(
             "open", self.path, sqlite3.connect, self.path, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = _text
         try:
             self._execute(connection, "PRAGMA journal_mode = WAL")
             self._execute(connection, "PRAGMA synchronous = FULL")
@@ -140,7 +153,7 @@ class Index:
             return self._execute(self._reader, statement, values)
 
     def _execute(self, connection: sqlite3.Connection, statement: str, values: _Values = ()) -> list[tuple[Any, ...]]:
-        return self._disk.run("query", self.path, lambda: connection.execute(statement, values).fetchall())
+        return self._disk.run("query", self.path, _fetched, connection, statement, values)
 
     def _transaction(self, statements: Sequence[tuple[str, Iterable[_Values] | None]]) -> None:
         """Run each statement, once or for every row, in one transaction."""
@@ -179,6 +192,19 @@ class Index:
 
     def _not_open(self) -> StoreError:
         return StoreError(f"query {self.path}: the index is not open")
+
+
+def _fetched(connection: sqlite3.Connection, statement: str, values: _Values) -> list[tuple[Any, ...]]:
+    """Run a statement; of a damaged schema SQLite speaks in bytes that Python cannot read, in an error of its own."""
+    try:
+        return connection.execute(statement, values).fetchall()
+    except UnicodeDecodeError as error:
+        raise _Garbled(str(error)) from error
+
+
+def _text(raw: bytes) -> str:
+    """Read a text; a damaged one agrees with nothing, where an error would refuse its file for ever."""
+    return raw.decode("utf-8", "replace")
 
 
 def _values(record: Record) -> _Values:

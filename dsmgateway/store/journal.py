@@ -20,6 +20,8 @@ _VERSION = 1
 _LONGEST_LINE_BYTES = 4096
 #: Checkpoints kept of a journal; older ones only matter when all of these are wrong, and then 0 is the answer.
 _KEPT_CHECKPOINTS = 64
+#: The year 10000, which no sidecar can say, in seconds since 1970.
+_TIME_END_S = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ def _header(fields: dict[str, object]) -> tuple[Offered, float]:
         raise TypeError("a header that is not ours")
     if not (isinstance(in_packets, bool) and isinstance(qualifier, str | None)):
         raise TypeError("a header that is not ours")
+    if not 0 <= first_seen < _TIME_END_S:
+        raise ValueError("a time that cannot be written")
     size_bytes, start_crc = _natural(fields, "size"), _natural(fields, "start_crc")
     return Offered(imei, bytes.fromhex(path), size_bytes, start_crc, in_packets, qualifier), first_seen
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from types import NoneType
 
 from dsmgateway.families import UNKNOWN_FORMAT, format_of, row_of
 from dsmgateway.store.naming import is_final_path
@@ -18,6 +20,9 @@ from dsmgateway.store.values import Offered, Record
 LIMIT_BYTES = 256 * 1024
 #: Levels of nesting kept of what the caller says; hostile metadata has a thousand.
 _DEEPEST = 16
+#: Largest size that a record may have: that of an integer of SQLite.
+_LARGEST_BYTES = (1 << 63) - 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Fields that only we may set, also where we leave them out.
 _OURS = frozenset({"family", "camera", "kind", "media_type", "qualifier"})
 
@@ -68,12 +73,17 @@ def parse_sidecar(text: bytes) -> Record | None:
 
 
 def _is_ours(record: Record) -> bool:
+    """Say whether every field is what we write: what the index cannot hold would keep the store from starting."""
     texts = (record.path, record.imei, record.sha256)
-    if not all(isinstance(value, str) for value in texts) or not isinstance(record.size_bytes, int):
+    if not all(isinstance(value, str) for value in texts) or not isinstance(record.qualifier, str | None):
         return False
-    if not isinstance(record.crc16, int | None) or not isinstance(record.qualifier, str | None):
+    if type(record.size_bytes) is not int or type(record.crc16) not in (int, NoneType):
         return False
-    return is_final_path(record.path)
+    try:
+        Offered(record.imei, record.device_path, record.size_bytes, record.crc16 or 0, qualifier=record.qualifier)
+    except ValueError:
+        return False
+    return record.size_bytes <= _LARGEST_BYTES and is_final_path(record.path) and bool(_SHA256.fullmatch(record.sha256))
 
 
 def _plain(value: object, depth: int = 0) -> object:
