@@ -10,6 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509
+from OpenSSL.crypto import Error as CertificateError
 from OpenSSL.SSL import Connection, X509VerificationCodes
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -22,6 +23,9 @@ _VERIFICATION = {
     for name, number in vars(X509VerificationCodes).items()
     if isinstance(number, int)
 }
+
+#: What the library that reads certificates raises for those that OpenSSL has taken: it is the stricter one.
+UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 class TLSTransport(BufferingTLSTransport):
@@ -41,8 +45,11 @@ def note_verification(connection: Connection, certificate: X509, error: int, dep
 
 def certificate_names(transport: Any) -> tuple[str, ...]:
     """Every name in the certificate that the peer has shown and TLS has verified: common names and alternative ones."""
-    shown = transport.getPeerCertificate()
-    return () if shown is None else names_in(shown.to_cryptography())
+    try:
+        shown = transport.getPeerCertificate()
+        return () if shown is None else names_in(shown.to_cryptography())
+    except (*UNREADABLE, CertificateError):
+        return ()
 
 
 def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -50,7 +57,7 @@ def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
         names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         names += _alternative_names(certificate)
-    except ValueError:
+    except UNREADABLE:
         return ()
     return tuple(dict.fromkeys(names))
 
