@@ -14,8 +14,12 @@ from OpenSSL.crypto import Error as CertificateError
 from OpenSSL.SSL import Connection, X509VerificationCodes
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dsmgateway.errors import PeerError
 
 #: OpenSSL's numbers for what can be wrong with a certificate, in words: "cert has expired".
 _VERIFICATION = {
@@ -29,9 +33,44 @@ UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.Uns
 
 
 class TLSTransport(BufferingTLSTransport):
-    """Twisted's TLS, which also knows what was wrong with the certificate of a peer that is refused for it."""
+    """Twisted's TLS, which also knows what was wrong with the certificate of a peer that is refused for it.
+
+    TLS answers by itself when a peer asks for new keys or a new handshake. One that asks on and on and reads none of it
+    would have the answers pile up, and no time limit of a camera's conversation sees that. So it is ended when more
+    waits than the connection below likes to hold (64 KiB), which is far more than is ever said to a camera.
+    """
 
     refusal = ""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Have the connection below say when it holds too much."""
+        transport.registerProducer(_Outgoing(self), True)
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def outgoing_piles_up(self) -> None:
+        """End; but not for what is said in the handshake, which has an end and may be a long chain of certificates."""
+        if self._handshakeDone and not self._aborted:
+            self.failVerification(Failure(PeerError("it does not read what it is sent")))  # type: ignore[no-untyped-call]
+
+
+@implementer(IPushProducer)
+class _Outgoing:
+    """What the connection below takes for the source of what it is to send."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: TLSTransport) -> None:
+        self._transport = transport
+
+    def pauseProducing(self) -> None:
+        """Too much waits."""
+        self._transport.outgoing_piles_up()
+
+    def resumeProducing(self) -> None:
+        """All has gone out."""
+
+    def stopProducing(self) -> None:
+        """The connection has ended, as its protocol is told, too."""
 
 
 def note_verification(connection: Connection, certificate: X509, error: int, depth: int, good: int) -> bool:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
-from OpenSSL.SSL import Context
+from OpenSSL.SSL import TLS_METHOD, Connection, Context, WantReadError
 from running import environment
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -31,7 +32,7 @@ from dsmgateway.door import RefusedProtocol
 from dsmgateway.errors import ConfigError
 from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.tls import _certificates as certificates
-from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason
+from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason, why_lost
 
 
 @pytest.fixture
@@ -169,6 +170,41 @@ def test_names_that_cannot_be_read_are_none() -> None:
             return None
 
     assert certificate_names(Anonymous()) == ()
+
+
+def test_a_peer_that_reads_nothing_has_no_heap_of_answers_kept_for_it(settings: Settings) -> None:
+    """The connection below calls for a pause at 64 KiB: allowed in the handshake, the end after it."""
+    reasons: list[str] = []
+
+    class Camera(Protocol):
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            reasons.append(why_lost(self.transport, reason, during_handshake=False))
+
+    factory = TLSFactory(ServerTLS(replace(settings, tls_client_ca=None)), Factory.forProtocol(Camera), Clock())
+    connection = factory.buildProtocol(IPv4Address("TCP", "::1", 1))
+    assert connection is not None
+    below = StringTransport()
+    connection.makeConnection(below)
+    assert below.producer is not None and below.streaming
+    peer = Connection(Context(TLS_METHOD), None)
+    peer.set_connect_state()
+    for step in range(2):
+        below.producer.pauseProducing()
+        assert not below.disconnected, f"in step {step} of the handshake"
+        with suppress(WantReadError):
+            peer.do_handshake()
+        with suppress(WantReadError):
+            connection.dataReceived(peer.bio_read(1 << 15))
+        if below.value():
+            peer.bio_write(below.value())
+            below.clear()
+        below.producer.resumeProducing()
+    below.producer.pauseProducing()
+    below.producer.pauseProducing()
+    assert below.disconnected
+    below.producer.stopProducing()
+    connection.connectionLost(Failure(ConnectionAborted()))
+    assert reasons == ["it does not read what it is sent"]
 
 
 #: Object identifiers in DER: subject alternative names, and one of the same length that means nothing.
