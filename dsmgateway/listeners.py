@@ -7,8 +7,11 @@ cannot be had is a `ConfigError`, never a gateway that runs deaf. Knows nothing 
 
 from __future__ import annotations
 
+import re
 import socket
+import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import txaio
@@ -99,6 +102,8 @@ class EndpointListener(service.Service):
         self._description, self._factory = description, factory
         try:
             self._endpoint = endpoints.serverFromString(reactor, endpoint)
+            if description.startswith("ssl:"):
+                _refuse_world_readable(description)
         except OSError as error:
             raise ConfigError(f"endpoint {description!r}: {error.strerror}: {error.filename}") from None
         except (ValueError, TypeError, LookupError, AttributeError, TLSError) as error:
@@ -148,6 +153,16 @@ class EndpointListener(service.Service):
         super().stopService()
         port, self._port, self._listening = self._port, None, None
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+
+def _refuse_world_readable(description: str) -> None:
+    """Raise ConfigError when everybody may read the key of an ``ssl:`` endpoint, as for `Settings.tls_key`."""
+    words = re.split(r"(?<!\\):", description)
+    named = [word.removeprefix("privateKey=") for word in words if word.startswith("privateKey=")]
+    by_position = [word for word in words if not re.match(r"\w+=", word)]
+    path = Path(re.sub(r"\\(.)", r"\1", (*named, *by_position[2:], "server.pem")[0]))
+    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigError(f"endpoint {description!r}: the key in {path} is world-readable (chmod o= {path})")
 
 
 def listener(reactor: Any, port: str, backlog: int, factory: IProtocolFactory) -> PortListener | EndpointListener:

@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from dsmgateway.errors import ConfigError
 from dsmgateway.events import Event, log_event
-from dsmgateway.tls_peer import TLSTransport, names_in, note_verification, openssl_reason
+from dsmgateway.tls_peer import UNREADABLE, TLSTransport, names_in, note_verification, openssl_reason
 
 if TYPE_CHECKING:
     from dsmgateway.config import Settings
@@ -125,7 +125,7 @@ def _read(path: Path, setting: str, secret: bool = False) -> bytes:
 def _certificates(path: Path, setting: str) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(_read(path, setting))
-    except ValueError:
+    except UNREADABLE:
         found = []
     if not found:
         raise ConfigError(f"file {path}: no certificate in PEM form in it", setting)

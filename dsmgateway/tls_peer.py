@@ -10,11 +10,16 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509
+from OpenSSL.crypto import Error as CertificateError
 from OpenSSL.SSL import Connection, X509VerificationCodes
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dsmgateway.errors import PeerError
 
 #: OpenSSL's numbers for what can be wrong with a certificate, in words: "cert has expired".
 _VERIFICATION = {
@@ -23,11 +28,49 @@ _VERIFICATION = {
     if isinstance(number, int)
 }
 
+#: What the library that reads certificates raises for those that OpenSSL has taken: it is the stricter one.
+UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+
 
 class TLSTransport(BufferingTLSTransport):
-    """Twisted's TLS, which also knows what was wrong with the certificate of a peer that is refused for it."""
+    """Twisted's TLS, which also knows what was wrong with the certificate of a peer that is refused for it.
+
+    TLS answers by itself when a peer asks for new keys or a new handshake. One that asks on and on and reads none of it
+    would have the answers pile up, and no time limit of a camera's conversation sees that. So it is ended when more
+    waits than the connection below likes to hold (64 KiB), which is far more than is ever said to a camera.
+    """
 
     refusal = ""
+
+    def makeConnection(self, transport: Any) -> None:
+        """Have the connection below say when it holds too much."""
+        transport.registerProducer(_Outgoing(self), True)
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def outgoing_piles_up(self) -> None:
+        """End; but not for what is said in the handshake, which has an end and may be a long chain of certificates."""
+        if self._handshakeDone and not self._aborted:
+            self.failVerification(Failure(PeerError("it does not read what it is sent")))  # type: ignore[no-untyped-call]
+
+
+@implementer(IPushProducer)
+class _Outgoing:
+    """What the connection below takes for the source of what it is to send."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: TLSTransport) -> None:
+        self._transport = transport
+
+    def pauseProducing(self) -> None:
+        """Too much waits."""
+        self._transport.outgoing_piles_up()
+
+    def resumeProducing(self) -> None:
+        """All has gone out."""
+
+    def stopProducing(self) -> None:
+        """The connection has ended, as its protocol is told, too."""
 
 
 def note_verification(connection: Connection, certificate: X509, error: int, depth: int, good: int) -> bool:
@@ -41,8 +84,11 @@ def note_verification(connection: Connection, certificate: X509, error: int, dep
 
 def certificate_names(transport: Any) -> tuple[str, ...]:
     """Every name in the certificate that the peer has shown and TLS has verified: common names and alternative ones."""
-    shown = transport.getPeerCertificate()
-    return () if shown is None else names_in(shown.to_cryptography())
+    try:
+        shown = transport.getPeerCertificate()
+        return () if shown is None else names_in(shown.to_cryptography())
+    except (*UNREADABLE, CertificateError):
+        return ()
 
 
 def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -50,7 +96,7 @@ def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
         names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         names += _alternative_names(certificate)
-    except ValueError:
+    except UNREADABLE:
         return ()
     return tuple(dict.fromkeys(names))
 

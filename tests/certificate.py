@@ -24,6 +24,7 @@ def write_certificate(path: Path) -> None:
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     certificate = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    path.touch(mode=0o600)
     path.write_bytes(key_pem(key) + certificate.public_bytes(Encoding.PEM))
 
 

@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from certificate import Authority
 from faults import cannot
+from OpenSSL.SSL import TLS_METHOD, Connection, Context, OP_NO_TLSv1_3, WantReadError
+from OpenSSL.SSL import Error as TLSError
 from running import environment, eventually, free_port
 
 from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.events import Event
+from dsmgateway.tls_peer import openssl_reason
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tls.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -37,6 +41,33 @@ def test_the_events_exist() -> None:
 
 def test_the_ports_are_those_of_the_gateway() -> None:
     assert Settings().ports == ("10014",)
+
+
+@pytest.mark.parametrize("alert", [42, 45, 46, 48])
+def test_the_alerts_of_a_device_are_called_what_openssl_calls_them(alert: int) -> None:
+    """OpenSSL has other words for them from version to version."""
+    context = Context(TLS_METHOD)
+    context.set_options(OP_NO_TLSv1_3)
+    device, gateway = Connection(context, None), Connection(_with_certificate(Context(TLS_METHOD)), None)
+    device.set_connect_state()
+    gateway.set_accept_state()
+    with pytest.raises(WantReadError):
+        device.do_handshake()
+    gateway.bio_write(device.bio_read(1 << 15))
+    with pytest.raises(WantReadError):
+        gateway.do_handshake()
+    gateway.bio_write(bytes([21, 3, 3, 0, 2, 2, alert]))
+    with pytest.raises(TLSError) as caught:
+        gateway.do_handshake()
+    reason = openssl_reason(caught.value)
+    assert f"`{reason}`" in PAGE or f"`{reason.replace('sslv3', 'tls')}`" in PAGE
+
+
+def _with_certificate(context: Context) -> Context:
+    authority = Authority()
+    context.use_certificate(authority.certificate)
+    context.use_privatekey(authority.key)
+    return context
 
 
 @pytest.fixture

@@ -394,6 +394,29 @@ class ListenerTests(SynchronousTestCase):
                 listener(reactor, port, 1024, Factory()).startService()
             self.assertRegex(str(caught.exception), f"^endpoint {re.escape(repr(port))}: [^\n]+$")
 
+    def test_an_endpoint_whose_key_everybody_may_read_is_refused(self) -> None:
+        """However the endpoint names it: the gateway's own settings are no less strict."""
+        place = tempfile.TemporaryDirectory()
+        self.addCleanup(place.cleanup)
+        folder = Path(place.name)
+        for name in ("own.pem", "a:b=c.pem"):
+            write_certificate(folder / name)
+            (folder / name).chmod(0o644)
+            (folder / "link.pem").unlink(missing_ok=True)
+            (folder / "link.pem").symlink_to(name)
+            quoted = str(folder / name).replace(":", "\\:").replace("=", "\\=")
+            for written in (
+                f"ssl:0:privateKey={quoted}",
+                f"ssl:0:{quoted}:interface=127.0.0.1",
+                f"ssl:0:{folder}/link.pem",
+            ):
+                with self.assertRaisesRegex(
+                    ConfigError, r"^endpoint '[^\n]+': the key in \S+\.pem is world-readable \("
+                ):
+                    listener(reactor, written, 1024, Factory())
+            (folder / name).chmod(0o640)
+            listener(reactor, f"ssl:0:privateKey={quoted}", 1024, Factory())
+
 
 def documented_lines() -> str:
     (code,) = re.findall(r"## Into a `MultiService`.*?```python\n(.*?)```", (DOCS / "embedding.md").read_text(), re.S)

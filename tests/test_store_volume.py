@@ -252,6 +252,44 @@ def test_other_errors_are_no_fault_of_the_volume(start: Start, disk: Shelf, call
     assert not store.volume.is_failing
 
 
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+def test_a_part_that_is_not_synced_for_want_of_room_does_not_keep_the_room(
+    start: Start, disk: Shelf, call: str, reason: int
+) -> None:
+    """As NFS and btrfs say it. The camera comes again and again, and each time there would be less."""
+    store = start()
+    for attempt in range(3):
+        upload = store.open(offered(), PEER)
+        assert upload.offset_bytes == 0 and not upload.comparing
+        send(upload)
+        disk.only, disk.calls, disk.fail_at, disk.errno = f"{call} {store._spool.part(offered().key)}", [], 1, reason
+        if call == "fsync":
+            assert isinstance(store.finish([(upload, {})])[0], StoreError)
+        else:
+            with pytest.raises(StoreError):
+                upload.checkpoint()
+        disk.only, disk.fail_at = "", 0
+        assert list(store._spool.aside.iterdir()) == [], attempt
+        assert not list(store._spool.folder.glob("*.*")), attempt
+    assert not finished(store, store.open(offered(), PEER)).duplicate
+
+
+def test_a_volume_that_went_read_only_is_found_out_by_a_file_that_goes_on(start: Start, disk: Shelf) -> None:
+    """Its part is there already, so that opening it is the first thing that fails."""
+    store = start()
+    upload = store.open(offered(), PEER)
+    send(upload, 2048)
+    upload.park()
+    part = store._spool.part(offered().key)
+    disk.only, disk.calls, disk.fail_at, disk.errno = f"open {part}", [], 1, errno.EROFS
+    with pytest.raises(VolumeFailing):
+        store.open(offered(), PEER)
+    disk.only, disk.fail_at = "", 0
+    heal(store)
+    assert store.open(offered(), PEER).offset_bytes == 2048
+
+
 def test_what_cannot_be_read_is_no_fault_of_the_volume(start: Start, disk: Shelf) -> None:
     """One bad spot under an old part: that part is set aside, others are taken."""
     store = start()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from OpenSSL.SSL import Context
+from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
+from OpenSSL.SSL import TLS_METHOD, Connection, Context, WantReadError
 from running import environment
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -28,7 +31,8 @@ from dsmgateway.config import Settings
 from dsmgateway.door import RefusedProtocol
 from dsmgateway.errors import ConfigError
 from dsmgateway.tls import ServerTLS, TLSFactory
-from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason
+from dsmgateway.tls import _certificates as certificates
+from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason, why_lost
 
 
 @pytest.fixture
@@ -166,6 +170,84 @@ def test_names_that_cannot_be_read_are_none() -> None:
             return None
 
     assert certificate_names(Anonymous()) == ()
+
+
+def test_a_peer_that_reads_nothing_has_no_heap_of_answers_kept_for_it(settings: Settings) -> None:
+    """The connection below calls for a pause at 64 KiB: allowed in the handshake, the end after it."""
+    reasons: list[str] = []
+
+    class Camera(Protocol):
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            reasons.append(why_lost(self.transport, reason, during_handshake=False))
+
+    factory = TLSFactory(ServerTLS(replace(settings, tls_client_ca=None)), Factory.forProtocol(Camera), Clock())
+    connection = factory.buildProtocol(IPv4Address("TCP", "::1", 1))
+    assert connection is not None
+    below = StringTransport()
+    connection.makeConnection(below)
+    assert below.producer is not None and below.streaming
+    peer = Connection(Context(TLS_METHOD), None)
+    peer.set_connect_state()
+    for step in range(2):
+        below.producer.pauseProducing()
+        assert not below.disconnected, f"in step {step} of the handshake"
+        with suppress(WantReadError):
+            peer.do_handshake()
+        with suppress(WantReadError):
+            connection.dataReceived(peer.bio_read(1 << 15))
+        if below.value():
+            peer.bio_write(below.value())
+            below.clear()
+        below.producer.resumeProducing()
+    below.producer.pauseProducing()
+    below.producer.pauseProducing()
+    assert below.disconnected
+    below.producer.stopProducing()
+    connection.connectionLost(Failure(ConnectionAborted()))
+    assert reasons == ["it does not read what it is sent"]
+
+
+#: Object identifiers in DER: subject alternative names, and one of the same length that means nothing.
+SAN, NOTHING = bytes.fromhex("0603551d11"), bytes.fromhex("0603551d63")
+
+
+@pytest.mark.parametrize(
+    ("value", "written", "instead"),
+    [
+        (b"\x30\x03\x82\x01a", NOTHING, SAN),
+        (b"\x30\x02\xa3\x00", NOTHING, SAN),
+        (b"", b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"),
+        (b"", b"356917000000013", b"35691700000001\xff"),
+    ],
+    ids=["an extension twice", "a kind of name that nobody uses", "a version to come", "a name that is no UTF-8"],
+)
+def test_names_in_what_only_openssl_reads_are_none(
+    value: bytes, written: bytes, instead: bytes, tmp_path: Path
+) -> None:
+    """Such a certificate can be signed by the fleet's authority; it names nobody, and is no bug of ours."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "356917000000013")])
+    made = Authority().certificate
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(made.not_valid_before_utc)
+        .not_valid_after(made.not_valid_after_utc)
+        .add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.99"), value), False)
+    )
+    if value[1:2] == b"\x03":
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("a")]), False)
+    raw = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER).replace(written, instead)
+
+    class Showing:
+        def getPeerCertificate(self) -> X509:
+            return load_certificate(FILETYPE_ASN1, raw)
+
+    assert certificate_names(Showing()) == ()
+    (tmp_path / "odd.pem").write_text(ssl.DER_cert_to_PEM_cert(raw))
+    try:
+        assert names_in(certificates(tmp_path / "odd.pem", "tls-cert")[0]) == ()
+    except ConfigError as error:
+        assert str(error) == f"file {tmp_path}/odd.pem: no certificate in PEM form in it"
 
 
 def test_openssls_errors_are_said_in_words() -> None:

@@ -215,7 +215,13 @@ def _is_full(cause: BaseException | None) -> bool:
 
 
 def _is_unsound(verb: str, cause: Exception) -> bool:
-    """Tell a volume that fails from all else; a failed sync does in any case, since nobody knows what it dropped."""
+    """Tell a volume that fails from all else.
+
+    It does after a failed sync, whatever the reason but want of room, since nobody knows what was dropped; and where it
+    has gone read-only, of which opening a file for writing may be the first to hear.
+    """
+    if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+        return True
     if verb not in _CHANGES or _is_full(cause):
         return False
     if isinstance(cause, OSError):

@@ -27,7 +27,7 @@ from typing import ClassVar
 from dsmgateway import packets
 from dsmgateway.errors import StoreError
 from dsmgateway.store.digests import Digests
-from dsmgateway.store.files import Disk
+from dsmgateway.store.files import Disk, lacks_room
 from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, OtherFile, Upload
@@ -216,8 +216,11 @@ class PartUpload(Upload):
     def _set_aside_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except StoreError:
-            self._room.spool.set_aside(self._key)
+        except StoreError as error:
+            if lacks_room(error):
+                self._room.spool.reject(self._key)  # kept for a look, each attempt would take up more of the room
+            else:
+                self._room.spool.set_aside(self._key)
             raise
 
 

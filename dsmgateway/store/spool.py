@@ -44,9 +44,10 @@ class Spool:
         self._tainted.discard(key)
 
     def reject(self, key: str) -> None:
-        """Never use this part again, because it is of another file; where it cannot be deleted, the key is remembered.
+        """Never use this part again, because it is of another file or could not be synced for want of room.
 
-        Should that be forgotten too, what comes will differ from the part once more.
+        Where it cannot be deleted, the key is remembered. Should that be forgotten too, what comes will differ from the
+        part once more, or the journal, which goes first, does not vouch for it.
         """
         self._tainted.add(key)
         with suppress(StoreError):
