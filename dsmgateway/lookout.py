@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -53,8 +54,11 @@ class KnownFile:
     def read(self) -> dict[str, str]:
         """Return the names by IMEI; ConfigError, with path and line, when that is no list or cannot be read."""
         try:
-            with self.path.open("rb") as stream:
-                self._read = self._there = _signature(os.fstat(stream.fileno()))
+            with open(self.path, "rb", opener=_open_without_waiting) as stream:
+                status = os.fstat(stream.fileno())
+                self._read = self._there = _signature(status)
+                if not stat.S_ISREG(status.st_mode):
+                    raise ConfigError("no regular file, and so cannot be read again")
                 return parse_known_devices(stream.read(MAX_LIST_BYTES + 1))
         except OSError as error:
             raise ConfigError(f"known devices {self.path}: {error.strerror}") from None
@@ -192,6 +196,11 @@ class Lookout:
         for problem in found.problems:
             if self._quiet.ask(self._clock(), problem) is not None:
                 log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for somebody to write to it, which would be the last look."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _signature(status: os.stat_result) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from dsmgateway.cli import main
 from dsmgateway.config import Settings
 from dsmgateway.devices import APPROVED, BLOCKED, FILE_NAME, UNKNOWN, Device, Devices
 from dsmgateway.errors import ConfigError, StoreError
-from dsmgateway.lookout import KnownFile, Lookout
+from dsmgateway.lookout import KnownFile, Lookout, Watcher
 
 ONE, TWO, THREE = "356917000000013", "356917000000021", "356917000000039"
 
@@ -214,6 +214,29 @@ def test_a_list_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> Non
         with pytest.raises(ConfigError) as caught:
             KnownFile(path).read()
         assert str(caught.value) == f"known devices {path}: {problem}"
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_a_list_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError) as caught:
+        KnownFile(path).read()
+    assert str(caught.value) == f"known devices {path}: no regular file, and so cannot be read again"
+
+
+def test_a_list_that_has_become_a_pipe_does_not_end_the_looks(tmp_path: Path) -> None:
+    path = tmp_path / "known"
+    path.write_text(f"{ONE}\n")
+    watcher = Watcher(Settings(data=tmp_path, admission=KNOWN, known_devices=path))
+    watcher.first_look()
+    path.unlink()
+    os.mkfifo(path)
+    Devices(tmp_path / FILE_NAME, create=True).decide([ONE], BLOCKED)
+    first, second, third = (watcher.look({}) for _ in range(3))
+    assert first.roll == Roll(blocked=frozenset({ONE}))
+    assert [len(found.problems) for found in (first, second, third)] == [0, 1, 0]
+    watcher.close()
 
 
 # -- the lookout
