@@ -2,7 +2,8 @@
 
 `Watcher` is what is done, blocking; `Lookout` is the thread it is done in, and the way back to the reactor thread. A
 disk that hangs costs the looks, never the gateway: while one look is under way no other is begun. What cannot be read
-changes nothing, and is said when it begins, and once a minute as long as it lasts.
+changes nothing. Of the list that is said each time, since it is read only when an operator has changed it or asks for
+it; of the database, which is read at every look, when it begins and once a minute as long as it lasts.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ txaio.use_twisted()
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look brought: None where nothing has changed; ``problems`` are whole sentences."""
+    """What a look brought: None where nothing has changed; why list and database could not be used, if so."""
 
     known: Mapping[str, str] | None = None
     roll: Roll | None = None
-    problems: tuple[str, ...] = ()
+    list_problem: str = ""
+    database_problem: str = ""
 
 
 class KnownFile:
@@ -99,21 +101,21 @@ class Watcher:
 
     def look(self, sightings: Mapping[str, Sighting], now_really: bool = False) -> Found:
         """Write down who was refused, and read what has changed; with ``now_really`` the list in any case."""
-        problems: list[str] = []
         known, roll = None, None
+        list_problem = database_problem = ""
         try:
             if self._known and (self._known.changed() or now_really):
                 known = self._known.read()
         except ConfigError as error:
             assert self._known is not None
             self._known.give_up()
-            problems.append(str(error))
+            list_problem = str(error)
         try:
             self._devices.write_down(sightings)
             roll = self._devices.roll()
         except StoreError as error:
-            problems.append(str(error))
-        return Found(known, roll, tuple(problems))
+            database_problem = str(error)
+        return Found(known, roll, list_problem, database_problem)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -193,9 +195,11 @@ class Lookout:
             self._admission.roll = found.roll
             approved, blocked = len(found.roll.approved), len(found.roll.blocked)
             log_event(self.log, Event.DEVICES_DECIDED, approved=approved, blocked=blocked)
-        for problem in found.problems:
-            if self._quiet.ask(self._clock(), problem) is not None:
-                log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
+        if found.list_problem:
+            log_event(self.log, Event.DEVICES_UNREADABLE, reason=found.list_problem)
+        problem = found.database_problem
+        if problem and self._quiet.ask(self._clock(), problem) is not None:
+            log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

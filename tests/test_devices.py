@@ -235,7 +235,7 @@ def test_a_list_that_has_become_a_pipe_does_not_end_the_looks(tmp_path: Path) ->
     Devices(tmp_path / FILE_NAME, create=True).decide([ONE], BLOCKED)
     first, second, third = (watcher.look({}) for _ in range(3))
     assert first.roll == Roll(blocked=frozenset({ONE}))
-    assert [len(found.problems) for found in (first, second, third)] == [0, 1, 0]
+    assert [bool(found.list_problem) for found in (first, second, third)] == [False, True, False]
     watcher.close()
 
 
@@ -354,6 +354,18 @@ class LookoutTests(SynchronousTestCase):
         self.step(lookout)
         self.step(lookout)
         self.assertEqual(self.admission.known, {TWO: "a name"})
+
+    def test_a_list_that_is_still_broken_is_said_again_when_an_operator_asks(self) -> None:
+        """Silence within the same minute would tell him that it has been mended."""
+        lookout = self.started(KNOWN)
+        self.known.write_text("nonsense\n")
+        for _ in range(3):
+            lookout.read_again()
+            lookout._jobs.put(None)
+            lookout.run()
+            self.returned.get_nowait()()
+            self.step(lookout)
+        self.assertEqual([name for name, _ in self.events()[1:]], ["devices.unreadable"] * 3)
 
     def test_a_list_is_read_again_when_an_operator_asks(self) -> None:
         """At once, and though nothing seems to have changed; a question during a look is answered by the next."""
