@@ -126,7 +126,10 @@ class Settings:
         "none", choice("none", "luhn"), "whether an IMEI that nobody named must have the right check digit"
     )
     max_unknown_devices: int = _setting(
-        10_000, count(1_000_000), "refused devices that are remembered for approval; the one longest away is dropped"
+        10_000,
+        count(1_000_000),
+        "refused devices that are remembered for approval; beyond that, the address with the most of them loses the "
+        "one longest away",
     )
     max_connections: int = _setting(
         0, count(10_000_000, least=0), "connections at a time; 0 means as many as there are open files for"

@@ -2,7 +2,8 @@
 
 Two processes use it: the gateway, which writes down whom it refused and reads what was decided, and `dsmgateway
 devices`, which shows and decides. Blocking, standard library only. An IMEI that nobody decided on costs one row of a
-bounded number, so that invented ones cannot fill the disk.
+bounded number, so that invented ones cannot fill the disk. Nor can they push out the real ones: where there are too
+many, the address that has the most rows loses the one longest away.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ _SEE = (
     " ON CONFLICT (imei) DO UPDATE SET first_seen = coalesce(first_seen, excluded.first_seen),"
     " last_seen = excluded.last_seen, refused = refused + excluded.refused, address = excluded.address"
 )
+_COUNT_UNKNOWN = "SELECT count(*) FROM devices WHERE state = 'unknown'"
+#: Each address keeps its latest ones: all have their first row before any has its second.
 _DROP = (
-    "DELETE FROM devices WHERE imei IN"
-    " (SELECT imei FROM devices WHERE state = 'unknown' ORDER BY last_seen DESC LIMIT -1 OFFSET ?)"
+    "DELETE FROM devices WHERE imei IN (SELECT imei FROM ("
+    "SELECT imei, last_seen, row_number() OVER (PARTITION BY address ORDER BY last_seen DESC) AS place"
+    " FROM devices WHERE state = 'unknown') ORDER BY place, last_seen DESC LIMIT -1 OFFSET ?)"
 )
 _DECIDE = (
     "INSERT INTO devices (imei, state, name) VALUES (?, ?, coalesce(?, ''))"
@@ -86,7 +90,8 @@ class Devices:
             if rows and database is not None:
                 with _committed(database):
                     database.executemany(_SEE, rows)
-                    database.execute(_DROP, (self._max_unknown,))
+                    if database.execute(_COUNT_UNKNOWN).fetchone()[0] > self._max_unknown:
+                        database.execute(_DROP, (self._max_unknown,))
 
     def roll(self) -> Roll | None:
         """Return what is decided, None when nothing has changed since the last call."""

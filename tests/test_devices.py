@@ -61,6 +61,17 @@ def test_unknown_devices_are_bounded_and_the_one_longest_away_goes(book: Devices
     assert ONE in [row.imei for row in book.rows()]
 
 
+def test_a_flood_from_few_addresses_pushes_out_its_own(tmp_path: Path) -> None:
+    book = Devices(tmp_path / FILE_NAME, create=True, max_unknown=20)
+    book.write_down({ONE: seen(1, address="198.51.100.1"), TWO: seen(2, address="198.51.100.1")})
+    for at in range(3, 60):
+        book.write_down({f"{at:014d}{number}": seen(at, address=f"192.0.2.{number % 2}") for number in range(9)})
+    rows = book.rows()
+    assert len(rows) == 20
+    assert {ONE, TWO} <= {row.imei for row in rows}
+    assert {row.last_seen_s for row in rows if row.address == "192.0.2.0"} == {58, 59}
+
+
 def test_what_is_decided_stays_and_is_told_once(book: Devices) -> None:
     assert book.roll() == Roll()
     assert book.roll() is None
