@@ -103,6 +103,10 @@ class Devices:
             rows = database.execute("SELECT imei, state FROM devices WHERE state != 'unknown'") if database else ()
             decided: dict[str, list[str]] = {APPROVED: [], BLOCKED: []}
             for imei, state in rows:
+                if state not in decided:
+                    raise StoreError(
+                        f"database of devices {self.path}: {imei} is neither approved nor blocked: {state!r}"
+                    )
                 decided[state].append(imei)
             self._read = now
             return Roll(frozenset(decided[APPROVED]), frozenset(decided[BLOCKED]))

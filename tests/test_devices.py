@@ -123,6 +123,21 @@ def test_a_database_that_comes_goes_or_is_replaced_is_followed(tmp_path: Path) -
     assert book.roll() is None
 
 
+def test_a_state_that_somebody_wrote_by_hand_is_an_error_and_shown(tmp_path: Path) -> None:
+    book = Devices(tmp_path / FILE_NAME, create=True)
+    book.decide([ONE, TWO], BLOCKED)
+    with sqlite3.connect(book.path) as database:
+        database.execute("UPDATE devices SET state = 'Blocked' WHERE imei = ?", [TWO])
+    database.close()
+    with pytest.raises(StoreError, match=f"{TWO} is neither approved nor blocked: 'Blocked'$"):
+        book.roll()
+    done = run(tmp_path)
+    assert done.exit_code == 0
+    assert f"{TWO}  Blocked" in done.stdout
+    assert run(tmp_path, "--block", TWO).exit_code == 0
+    assert book.roll() == Roll(blocked=frozenset({ONE, TWO}))
+
+
 def test_nobody_else_can_read_it(book: Devices) -> None:
     before = os.umask(0)
     try:
@@ -492,6 +507,8 @@ def test_a_wrong_call_is_told_in_one_line(tmp_path: Path, arguments: list[str], 
 def test_a_data_folder_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "none")
     assert (done.exit_code, done.stderr) == (2, f"Error: {tmp_path}/none: no such folder\n")
+    done = run("x" * 300)
+    assert (done.exit_code, done.stderr) == (2, f"Error: {'x' * 300}: File name too long\n")
     (tmp_path / FILE_NAME).write_bytes(b"no database at all, by any means" * 99)
     done = run(tmp_path)
     assert done.exit_code == 2
