@@ -157,8 +157,7 @@ class Devices:
         if self._database is not None or (inode is None and not self._create):
             return
         if inode is None:
-            # Not by SQLite: nobody else shall read it.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE))
+            _make(self.path)
         self._open()
 
     def _open(self) -> None:
@@ -187,6 +186,25 @@ def _committed(database: sqlite3.Connection) -> Iterator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+
+
+def _make(path: Path) -> None:
+    """Make an empty file. Not by SQLite, since nobody else shall read it; but root makes it for the folder's owner.
+
+    Nothing that is there already is given away.
+    """
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
+    except FileExistsError:
+        if _inode(path) is None:  # a link to nowhere
+            raise
+        return  # another process was quicker
+    try:
+        if os.geteuid() == 0:
+            folder = os.stat(path.parent)
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

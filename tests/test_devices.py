@@ -147,6 +147,15 @@ def test_nobody_else_can_read_it(book: Devices) -> None:
     assert stat.S_IMODE(book.path.stat().st_mode) == 0o640
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_gateway(tmp_path: Path) -> None:
+    """An operator who blocks a device as root would else keep the gateway from reading that, and from starting."""
+    os.chown(tmp_path, 65534, 65533)
+    assert run(tmp_path, "--block", ONE).exit_code == 0
+    status = (tmp_path / FILE_NAME).stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 65533, 0o640)
+
+
 def test_a_file_that_is_no_database_or_of_another_version_is_an_error_and_can_be_repaired(book: Devices) -> None:
     book.path.write_bytes(b"not a database, but long enough to be taken for one" * 50)
     for call in (book.roll, book.rows, lambda: book.write_down({ONE: seen(1)})):
@@ -165,6 +174,13 @@ def test_a_file_that_is_no_database_or_of_another_version_is_an_error_and_can_be
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r": No such file or directory$"):
         Devices(tmp_path / "none" / FILE_NAME, create=True).roll()
+
+
+def test_a_link_to_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r": File exists$"):
+        Devices(tmp_path / FILE_NAME, create=True).roll()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_commit_that_fails_leaves_nothing_behind(book: Devices) -> None:
