@@ -3,7 +3,8 @@
 `Watcher` is what is done, blocking; `Lookout` is the thread it is done in, and the way back to the reactor thread. A
 disk that hangs costs the looks, never the gateway: while one look is under way no other is begun. What cannot be read
 changes nothing. Of the list that is said each time, since it is read only when an operator has changed it or asks for
-it; of the database, which is read at every look, when it begins and once a minute as long as it lasts.
+it; of the database, which is read at every look, when it begins and once a minute as long as it lasts; and so of a look
+that does not end.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from dsmgateway.quiet import Quiet
 from dsmgateway.worker import ThreadFactory
 
 txaio.use_twisted()
+
+#: Seconds after which a look is said to hang; one that waits for a database in use gives up after a few.
+HUNG_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class Lookout:
         self._jobs: queue.SimpleQueue[tuple[Mapping[str, Sighting], bool] | None] = queue.SimpleQueue()
         self._thread = thread(target=self.run, name="lookout", daemon=True)
         self._running = self._busy = self._now_really = False
+        #: When the last look began.
+        self._since = 0.0
 
     def start(self) -> None:
         """Read everything, which may block, and begin to work; raises ConfigError or `StoreError`."""
@@ -156,8 +162,11 @@ class Lookout:
 
     def look(self) -> None:
         """Look, unless a look is under way or the lookout does not run; to be called once a second."""
-        if self._running and not self._busy:
-            self._busy = True
+        now = self._clock()
+        if self._running and self._busy and now - self._since >= HUNG_S:
+            self._say(f"no answer from the disk for {now - self._since:.0f} s", "hung")
+        elif self._running and not self._busy:
+            self._busy, self._since = True, now
             self._jobs.put((self._admission.take_sightings(), self._now_really))
             self._now_really = False
 
@@ -197,8 +206,12 @@ class Lookout:
             log_event(self.log, Event.DEVICES_DECIDED, approved=approved, blocked=blocked)
         if found.list_problem:
             log_event(self.log, Event.DEVICES_UNREADABLE, reason=found.list_problem)
-        problem = found.database_problem
-        if problem and self._quiet.ask(self._clock(), problem) is not None:
+        if found.database_problem:
+            self._say(found.database_problem, found.database_problem)
+
+    def _say(self, problem: str, key: str) -> None:
+        """Say what lasts, once a minute."""
+        if self._quiet.ask(self._clock(), key) is not None:
             log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
 
 

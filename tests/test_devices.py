@@ -383,6 +383,16 @@ class LookoutTests(SynchronousTestCase):
             lookout.look()
         self.assertEqual(lookout._jobs.qsize(), 1)
 
+    def test_a_look_that_does_not_end_is_said_once_a_minute(self) -> None:
+        """Nothing that is decided meanwhile is noticed, which nobody would guess."""
+        lookout = self.started()
+        for self.now in range(100):
+            lookout.look()
+        self.assertEqual(
+            self.events()[1:],
+            [("devices.unreadable", {"reason": f"no answer from the disk for {seconds} s"}) for seconds in (30, 90)],
+        )
+
     def test_a_broken_list_is_said_and_the_one_before_holds(self) -> None:
         """With the line, once; a good one is taken again."""
         lookout = self.started(KNOWN)
