@@ -151,7 +151,10 @@ class Settings:
     max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
     max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")
     device_bytes_per_day: int = _setting(
-        4 << 30, SIZE, "what a device may deliver in a day (UTC); a usual link brings 0.4GiB when it never rests"
+        4 << 30,
+        SIZE,
+        "what a device may deliver in a day (UTC), and so its largest file, too; a usual link brings 0.4GiB when it "
+        "never rests",
     )
     device_files_per_day: int = _setting(10_000, count(1_000_000_000), "files that a device may deliver in a day (UTC)")
     max_session_age: float = _setting(
