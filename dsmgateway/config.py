@@ -126,7 +126,10 @@ class Settings:
         "none", choice("none", "luhn"), "whether an IMEI that nobody named must have the right check digit"
     )
     max_unknown_devices: int = _setting(
-        10_000, count(1_000_000), "refused devices that are remembered for approval; the one longest away is dropped"
+        10_000,
+        count(1_000_000),
+        "refused devices that are remembered for approval; beyond that, the address with the most of them loses the "
+        "one longest away",
     )
     max_connections: int = _setting(
         0, count(10_000_000, least=0), "connections at a time; 0 means as many as there are open files for"
@@ -148,7 +151,10 @@ class Settings:
     max_photo_size: int = _setting(32 << 20, SIZE, "largest photo that is taken; real ones have 27 to 120 KiB")
     max_video_size: int = _setting(256 << 20, SIZE, "largest video that is taken; real ones have some MiB")
     device_bytes_per_day: int = _setting(
-        4 << 30, SIZE, "what a device may deliver in a day (UTC); a usual link brings 0.4GiB when it never rests"
+        4 << 30,
+        SIZE,
+        "what a device may deliver in a day (UTC), and so its largest file, too; a usual link brings 0.4GiB when it "
+        "never rests",
     )
     device_files_per_day: int = _setting(10_000, count(1_000_000_000), "files that a device may deliver in a day (UTC)")
     max_session_age: float = _setting(

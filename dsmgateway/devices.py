@@ -2,7 +2,8 @@
 
 Two processes use it: the gateway, which writes down whom it refused and reads what was decided, and `dsmgateway
 devices`, which shows and decides. Blocking, standard library only. An IMEI that nobody decided on costs one row of a
-bounded number, so that invented ones cannot fill the disk.
+bounded number, so that invented ones cannot fill the disk. Nor can they push out the real ones: where there are too
+many, the address that has the most rows loses the one longest away.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ _SEE = (
     " ON CONFLICT (imei) DO UPDATE SET first_seen = coalesce(first_seen, excluded.first_seen),"
     " last_seen = excluded.last_seen, refused = refused + excluded.refused, address = excluded.address"
 )
+_COUNT_UNKNOWN = "SELECT count(*) FROM devices WHERE state = 'unknown'"
+#: Each address keeps its latest ones: all have their first row before any has its second.
 _DROP = (
-    "DELETE FROM devices WHERE imei IN"
-    " (SELECT imei FROM devices WHERE state = 'unknown' ORDER BY last_seen DESC LIMIT -1 OFFSET ?)"
+    "DELETE FROM devices WHERE imei IN (SELECT imei FROM ("
+    "SELECT imei, last_seen, row_number() OVER (PARTITION BY address ORDER BY last_seen DESC) AS place"
+    " FROM devices WHERE state = 'unknown') ORDER BY place, last_seen DESC LIMIT -1 OFFSET ?)"
 )
 _DECIDE = (
     "INSERT INTO devices (imei, state, name) VALUES (?, ?, coalesce(?, ''))"
@@ -86,7 +90,8 @@ class Devices:
             if rows and database is not None:
                 with _committed(database):
                     database.executemany(_SEE, rows)
-                    database.execute(_DROP, (self._max_unknown,))
+                    if database.execute(_COUNT_UNKNOWN).fetchone()[0] > self._max_unknown:
+                        database.execute(_DROP, (self._max_unknown,))
 
     def roll(self) -> Roll | None:
         """Return what is decided, None when nothing has changed since the last call."""
@@ -98,6 +103,10 @@ class Devices:
             rows = database.execute("SELECT imei, state FROM devices WHERE state != 'unknown'") if database else ()
             decided: dict[str, list[str]] = {APPROVED: [], BLOCKED: []}
             for imei, state in rows:
+                if state not in decided:
+                    raise StoreError(
+                        f"database of devices {self.path}: {imei} is neither approved nor blocked: {state!r}"
+                    )
                 decided[state].append(imei)
             self._read = now
             return Roll(frozenset(decided[APPROVED]), frozenset(decided[BLOCKED]))
@@ -148,8 +157,7 @@ class Devices:
         if self._database is not None or (inode is None and not self._create):
             return
         if inode is None:
-            # Not by SQLite: nobody else shall read it.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE))
+            _make(self.path)
         self._open()
 
     def _open(self) -> None:
@@ -178,6 +186,25 @@ def _committed(database: sqlite3.Connection) -> Iterator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+
+
+def _make(path: Path) -> None:
+    """Make an empty file. Not by SQLite, since nobody else shall read it; but root makes it for the folder's owner.
+
+    Nothing that is there already is given away.
+    """
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
+    except FileExistsError:
+        if _inode(path) is None:  # a link to nowhere
+            raise
+        return  # another process was quicker
+    try:
+        if os.geteuid() == 0:
+            folder = os.stat(path.parent)
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -69,7 +69,11 @@ def devices(data: Path, imeis: tuple[str, ...], decision: str | None, name: str 
 
 
 def _check(data: Path, imeis: tuple[str, ...], decision: str | None, name: str | None) -> None:
-    if not data.is_dir():
+    try:
+        is_folder = data.is_dir()
+    except OSError as error:  # a folder above it may not be entered
+        raise DevicesError(f"{one_line(str(data))}: {error.strerror}") from None
+    if not is_folder:
         raise DevicesError(f"{one_line(str(data))}: no such folder")
     for imei in imeis:
         if not is_imei(imei):
@@ -107,5 +111,7 @@ def _print_table(rows: list[Device]) -> None:
     for row in rows:
         seen = [_moment(at) if at is not None else "-" for at in (row.first_seen_s, row.last_seen_s)]
         cells = (row.name, *seen, str(row.refused), row.address)
-        table.add_row(row.imei, Text(row.state, _STYLES[row.state]), *(Text(one_line(cell)) for cell in cells))
+        table.add_row(
+            row.imei, Text(one_line(row.state), _STYLES.get(row.state, "")), *(Text(one_line(cell)) for cell in cells)
+        )
     Console(width=None if Console().is_terminal else _PIPE_WIDTH).print(table)

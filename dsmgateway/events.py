@@ -41,7 +41,8 @@ class Event(enum.Enum):
     LIMIT_DEVICE_DAY = (
         "limit.device_day",
         "warn",
-        "A device has delivered so much today that it is sent away until tomorrow (UTC); said once a minute.",
+        "A device has delivered so much today, or would with the file it offers, that it is sent away until tomorrow "
+        "(UTC); said once a minute.",
         ("imei", "address", "setting", "most", "suppressed"),
     )
     DEVICE_REFUSED = (

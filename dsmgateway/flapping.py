@@ -15,6 +15,10 @@ over from another address as long as the holder's connection is there **and is h
 moved gets in after `HOLDER_SILENT_S` at the latest, as its old connection is silent. A connection that is there only to
 be in the way ends by its own time limits, and whoever comes then is protected in its place.
 
+So of two devices with one IMEI each gets its turn. Which of two senders *is* the device cannot be told from an
+address: the returns are odd in number, so who was there first keeps it, and who has two addresses can make all of them
+alone. Against somebody who does that on purpose, again and again, only certificates help.
+
 Pure: the time (seconds that never go back) is passed in. Bounded: see `MAX_DEVICES`, `MAX_ADDRESSES`.
 """
 

@@ -26,7 +26,7 @@ def parse_known_devices(content: bytes) -> dict[str, str]:
         raise ConfigError(f"larger than {MAX_LIST_BYTES >> 20} MiB, so no list of devices")
     names: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for number, raw in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         imei, name = _parse_line(raw, number)
         if not imei:
             continue
@@ -46,7 +46,7 @@ def _parse_line(raw: bytes, number: int) -> tuple[str, str]:
         text = raw.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"line {number}: not UTF-8") from None
-    words = _COMMENT.sub("", text.rstrip("\r")).split(None, 1)
+    words = _COMMENT.sub("", text).split(None, 1)
     if not words:
         return "", ""
     if not is_imei(words[0]):

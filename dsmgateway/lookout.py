@@ -2,13 +2,16 @@
 
 `Watcher` is what is done, blocking; `Lookout` is the thread it is done in, and the way back to the reactor thread. A
 disk that hangs costs the looks, never the gateway: while one look is under way no other is begun. What cannot be read
-changes nothing, and is said when it begins, and once a minute as long as it lasts.
+changes nothing. Of the list that is said each time, since it is read only when an operator has changed it or asks for
+it; of the database, which is read at every look, when it begins and once a minute as long as it lasts; and so of a look
+that does not end.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,14 +34,18 @@ from dsmgateway.worker import ThreadFactory
 
 txaio.use_twisted()
 
+#: Seconds after which a look is said to hang; one that waits for a database in use gives up after a few.
+HUNG_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look brought: None where nothing has changed; ``problems`` are whole sentences."""
+    """What a look brought: None where nothing has changed; why list and database could not be used, if so."""
 
     known: Mapping[str, str] | None = None
     roll: Roll | None = None
-    problems: tuple[str, ...] = ()
+    list_problem: str = ""
+    database_problem: str = ""
 
 
 class KnownFile:
@@ -53,8 +60,11 @@ class KnownFile:
     def read(self) -> dict[str, str]:
         """Return the names by IMEI; ConfigError, with path and line, when that is no list or cannot be read."""
         try:
-            with self.path.open("rb") as stream:
-                self._read = self._there = _signature(os.fstat(stream.fileno()))
+            with open(self.path, "rb", opener=_open_without_waiting) as stream:
+                status = os.fstat(stream.fileno())
+                self._read = self._there = _signature(status)
+                if not stat.S_ISREG(status.st_mode):
+                    raise ConfigError("no regular file, and so cannot be read again")
                 return parse_known_devices(stream.read(MAX_LIST_BYTES + 1))
         except OSError as error:
             raise ConfigError(f"known devices {self.path}: {error.strerror}") from None
@@ -95,21 +105,21 @@ class Watcher:
 
     def look(self, sightings: Mapping[str, Sighting], now_really: bool = False) -> Found:
         """Write down who was refused, and read what has changed; with ``now_really`` the list in any case."""
-        problems: list[str] = []
         known, roll = None, None
+        list_problem = database_problem = ""
         try:
             if self._known and (self._known.changed() or now_really):
                 known = self._known.read()
         except ConfigError as error:
             assert self._known is not None
             self._known.give_up()
-            problems.append(str(error))
+            list_problem = str(error)
         try:
             self._devices.write_down(sightings)
             roll = self._devices.roll()
         except StoreError as error:
-            problems.append(str(error))
-        return Found(known, roll, tuple(problems))
+            database_problem = str(error)
+        return Found(known, roll, list_problem, database_problem)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -140,6 +150,8 @@ class Lookout:
         self._jobs: queue.SimpleQueue[tuple[Mapping[str, Sighting], bool] | None] = queue.SimpleQueue()
         self._thread = thread(target=self.run, name="lookout", daemon=True)
         self._running = self._busy = self._now_really = False
+        #: When the last look began.
+        self._since = 0.0
 
     def start(self) -> None:
         """Read everything, which may block, and begin to work; raises ConfigError or `StoreError`."""
@@ -150,8 +162,11 @@ class Lookout:
 
     def look(self) -> None:
         """Look, unless a look is under way or the lookout does not run; to be called once a second."""
-        if self._running and not self._busy:
-            self._busy = True
+        now = self._clock()
+        if self._running and self._busy and now - self._since >= HUNG_S:
+            self._say(f"no answer from the disk for {now - self._since:.0f} s", "hung")
+        elif self._running and not self._busy:
+            self._busy, self._since = True, now
             self._jobs.put((self._admission.take_sightings(), self._now_really))
             self._now_really = False
 
@@ -189,9 +204,20 @@ class Lookout:
             self._admission.roll = found.roll
             approved, blocked = len(found.roll.approved), len(found.roll.blocked)
             log_event(self.log, Event.DEVICES_DECIDED, approved=approved, blocked=blocked)
-        for problem in found.problems:
-            if self._quiet.ask(self._clock(), problem) is not None:
-                log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
+        if found.list_problem:
+            log_event(self.log, Event.DEVICES_UNREADABLE, reason=found.list_problem)
+        if found.database_problem:
+            self._say(found.database_problem, found.database_problem)
+
+    def _say(self, problem: str, key: str) -> None:
+        """Say what lasts, once a minute."""
+        if self._quiet.ask(self._clock(), key) is not None:
+            log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for somebody to write to it, which would be the last look."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _signature(status: os.stat_result) -> tuple[int, ...]:

@@ -86,6 +86,16 @@ def test_a_list_has_imeis_names_comments_and_blank_lines() -> None:
     }
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_may_end_as_any_editor_ends_it(end: bytes) -> None:
+    assert parse_known_devices(end.join([b"356917000000013 Bus 12", b"", b"356917000000021"])) == {
+        "356917000000013": "Bus 12",
+        "356917000000021": "",
+    }
+    with pytest.raises(ConfigError, match=r"^line 3: "):
+        parse_known_devices(end.join([b"356917000000013", b"#", b"x", b""]))
+
+
 def test_a_list_may_begin_with_a_mark_of_its_encoding_and_be_empty() -> None:
     assert parse_known_devices(b"\xef\xbb\xbf356917000000013") == {"356917000000013": ""}
     assert parse_known_devices(b"") == {}

@@ -26,7 +26,7 @@ from dsmgateway.cli import main
 from dsmgateway.config import Settings
 from dsmgateway.devices import APPROVED, BLOCKED, FILE_NAME, UNKNOWN, Device, Devices
 from dsmgateway.errors import ConfigError, StoreError
-from dsmgateway.lookout import KnownFile, Lookout
+from dsmgateway.lookout import KnownFile, Lookout, Watcher
 
 ONE, TWO, THREE = "356917000000013", "356917000000021", "356917000000039"
 
@@ -59,6 +59,17 @@ def test_unknown_devices_are_bounded_and_the_one_longest_away_goes(book: Devices
     book.write_down({f"{3:015d}": seen(9), f"{7:015d}": seen(8)})
     assert [row.imei for row in book.rows() if row.state == UNKNOWN] == [f"{number:015d}" for number in (3, 7, 5)]
     assert ONE in [row.imei for row in book.rows()]
+
+
+def test_a_flood_from_few_addresses_pushes_out_its_own(tmp_path: Path) -> None:
+    book = Devices(tmp_path / FILE_NAME, create=True, max_unknown=20)
+    book.write_down({ONE: seen(1, address="198.51.100.1"), TWO: seen(2, address="198.51.100.1")})
+    for at in range(3, 60):
+        book.write_down({f"{at:014d}{number}": seen(at, address=f"192.0.2.{number % 2}") for number in range(9)})
+    rows = book.rows()
+    assert len(rows) == 20
+    assert {ONE, TWO} <= {row.imei for row in rows}
+    assert {row.last_seen_s for row in rows if row.address == "192.0.2.0"} == {58, 59}
 
 
 def test_what_is_decided_stays_and_is_told_once(book: Devices) -> None:
@@ -112,6 +123,21 @@ def test_a_database_that_comes_goes_or_is_replaced_is_followed(tmp_path: Path) -
     assert book.roll() is None
 
 
+def test_a_state_that_somebody_wrote_by_hand_is_an_error_and_shown(tmp_path: Path) -> None:
+    book = Devices(tmp_path / FILE_NAME, create=True)
+    book.decide([ONE, TWO], BLOCKED)
+    with sqlite3.connect(book.path) as database:
+        database.execute("UPDATE devices SET state = 'Blocked' WHERE imei = ?", [TWO])
+    database.close()
+    with pytest.raises(StoreError, match=f"{TWO} is neither approved nor blocked: 'Blocked'$"):
+        book.roll()
+    done = run(tmp_path)
+    assert done.exit_code == 0
+    assert f"{TWO}  Blocked" in done.stdout
+    assert run(tmp_path, "--block", TWO).exit_code == 0
+    assert book.roll() == Roll(blocked=frozenset({ONE, TWO}))
+
+
 def test_nobody_else_can_read_it(book: Devices) -> None:
     before = os.umask(0)
     try:
@@ -119,6 +145,15 @@ def test_nobody_else_can_read_it(book: Devices) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE(book.path.stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_gateway(tmp_path: Path) -> None:
+    """An operator who blocks a device as root would else keep the gateway from reading that, and from starting."""
+    os.chown(tmp_path, 65534, 65533)
+    assert run(tmp_path, "--block", ONE).exit_code == 0
+    status = (tmp_path / FILE_NAME).stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 65533, 0o640)
 
 
 def test_a_file_that_is_no_database_or_of_another_version_is_an_error_and_can_be_repaired(book: Devices) -> None:
@@ -139,6 +174,13 @@ def test_a_file_that_is_no_database_or_of_another_version_is_an_error_and_can_be
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r": No such file or directory$"):
         Devices(tmp_path / "none" / FILE_NAME, create=True).roll()
+
+
+def test_a_link_to_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r": File exists$"):
+        Devices(tmp_path / FILE_NAME, create=True).roll()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_commit_that_fails_leaves_nothing_behind(book: Devices) -> None:
@@ -214,6 +256,29 @@ def test_a_list_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> Non
         with pytest.raises(ConfigError) as caught:
             KnownFile(path).read()
         assert str(caught.value) == f"known devices {path}: {problem}"
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_a_list_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError) as caught:
+        KnownFile(path).read()
+    assert str(caught.value) == f"known devices {path}: no regular file, and so cannot be read again"
+
+
+def test_a_list_that_has_become_a_pipe_does_not_end_the_looks(tmp_path: Path) -> None:
+    path = tmp_path / "known"
+    path.write_text(f"{ONE}\n")
+    watcher = Watcher(Settings(data=tmp_path, admission=KNOWN, known_devices=path))
+    watcher.first_look()
+    path.unlink()
+    os.mkfifo(path)
+    Devices(tmp_path / FILE_NAME, create=True).decide([ONE], BLOCKED)
+    first, second, third = (watcher.look({}) for _ in range(3))
+    assert first.roll == Roll(blocked=frozenset({ONE}))
+    assert [bool(found.list_problem) for found in (first, second, third)] == [False, True, False]
+    watcher.close()
 
 
 # -- the lookout
@@ -318,6 +383,16 @@ class LookoutTests(SynchronousTestCase):
             lookout.look()
         self.assertEqual(lookout._jobs.qsize(), 1)
 
+    def test_a_look_that_does_not_end_is_said_once_a_minute(self) -> None:
+        """Nothing that is decided meanwhile is noticed, which nobody would guess."""
+        lookout = self.started()
+        for self.now in range(100):
+            lookout.look()
+        self.assertEqual(
+            self.events()[1:],
+            [("devices.unreadable", {"reason": f"no answer from the disk for {seconds} s"}) for seconds in (30, 90)],
+        )
+
     def test_a_broken_list_is_said_and_the_one_before_holds(self) -> None:
         """With the line, once; a good one is taken again."""
         lookout = self.started(KNOWN)
@@ -331,6 +406,18 @@ class LookoutTests(SynchronousTestCase):
         self.step(lookout)
         self.step(lookout)
         self.assertEqual(self.admission.known, {TWO: "a name"})
+
+    def test_a_list_that_is_still_broken_is_said_again_when_an_operator_asks(self) -> None:
+        """Silence within the same minute would tell him that it has been mended."""
+        lookout = self.started(KNOWN)
+        self.known.write_text("nonsense\n")
+        for _ in range(3):
+            lookout.read_again()
+            lookout._jobs.put(None)
+            lookout.run()
+            self.returned.get_nowait()()
+            self.step(lookout)
+        self.assertEqual([name for name, _ in self.events()[1:]], ["devices.unreadable"] * 3)
 
     def test_a_list_is_read_again_when_an_operator_asks(self) -> None:
         """At once, and though nothing seems to have changed; a question during a look is answered by the next."""
@@ -446,6 +533,8 @@ def test_a_wrong_call_is_told_in_one_line(tmp_path: Path, arguments: list[str], 
 def test_a_data_folder_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "none")
     assert (done.exit_code, done.stderr) == (2, f"Error: {tmp_path}/none: no such folder\n")
+    done = run("x" * 300)
+    assert (done.exit_code, done.stderr) == (2, f"Error: {'x' * 300}: File name too long\n")
     (tmp_path / FILE_NAME).write_bytes(b"no database at all, by any means" * 99)
     done = run(tmp_path)
     assert done.exit_code == 2
