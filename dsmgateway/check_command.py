@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from dsmgateway.store.check import Checked, Kind, State
 from dsmgateway.store.check import check as checked_rows
 from dsmgateway.store.files import Disk
 from dsmgateway.store.naming import MEDIA, SPOOL
+from dsmgateway.store.signs import Sign, shown
 
 #: What a state means for the operator.
 MEANINGS: dict[State, str] = {
@@ -40,8 +41,11 @@ MEANINGS: dict[State, str] = {
     State.SHA256_DIFFERS: "not the bytes that were received",
     State.NOT_OURS: "not put here by the gateway",
 }
-
-
+#: What a sign means for the operator.
+SIGNS = {
+    Sign.FAILING: "its disk is failing, so it takes no new files",
+    Sign.FULL: "the last new file was turned away for lack of room",
+}
 #: Units of what is shown to people, largest first.
 _UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}
 #: Longer than any path in a data folder.
@@ -77,7 +81,8 @@ def check(data: Path, show_all: bool, as_json: bool) -> None:
     """Compare every file in the data folder DATA with what is recorded of it.
 
     Finished files are read and compared with their sidecars (size, SHA-256), unfinished ones with their journals.
-    Also says how much room there is, what the unfinished files still need of it, and whether a gateway is running.
+    Also says how much room there is, what the unfinished files still need of it, whether a gateway is running, and
+    whether that takes new files.
     Exits with 1 when something is wrong. Changes nothing and may run beside the gateway.
     """
     if not any((data / name).is_dir() for name in (MEDIA, SPOOL)):
@@ -89,7 +94,8 @@ def check(data: Path, show_all: bool, as_json: bool) -> None:
         else:
             _print_table(_counted(checked_rows(data), total), show_all)
         free_bytes = Disk().free_bytes(data)
-    except StoreError as error:
+        signs = shown(data)
+    except (StoreError, OSError) as error:
         raise DataFolderError(one_line(str(error))) from None
     good, running = all(state.is_good for state in total.states), _is_in_use(data)
     if as_json:
@@ -101,10 +107,12 @@ def check(data: Path, show_all: bool, as_json: bool) -> None:
             "missing": total.missing_bytes,
             "free": free_bytes,
             "running": running,
+            "failing": Sign.FAILING in signs,
+            "full": Sign.FULL in signs,
         }
         click.echo(json.dumps(found))
     else:
-        click.echo(_room(total, free_bytes, running))
+        click.echo(_room(total, free_bytes, running, signs))
         click.echo(_summary(total.states))
     if not good:
         sys.exit(1)
@@ -186,9 +194,10 @@ def _cells(row: Checked) -> tuple[Text, ...]:
     return Text(state, style), Text(str(row.size_bytes)), Text(one_line(row.path))
 
 
-def _room(total: Total, free_bytes: int, running: bool) -> str:
+def _room(total: Total, free_bytes: int, running: bool, signs: Collection[Sign]) -> str:
     still = f", of which unfinished files still need {_size(total.missing_bytes)}" if total.unfinished else ""
-    return f"{_size(free_bytes)} free{still}; {'a gateway is' if running else 'no gateway is'} running here"
+    gateway = f"{'a' if running else 'no'} gateway is running here"
+    return "; ".join([f"{_size(free_bytes)} free{still}", gateway, *(SIGNS[sign] for sign in Sign if sign in signs)])
 
 
 def _size(size_bytes: int) -> str:

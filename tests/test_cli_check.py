@@ -17,7 +17,7 @@ from running import DSMGATEWAY, environment
 from dsmgateway.check_command import MEANINGS
 from dsmgateway.cli import main
 from dsmgateway.errors import StoreError
-from dsmgateway.store import FileStore, Offered
+from dsmgateway.store import FileStore, NoRoom, Offered
 from dsmgateway.store.check import State
 
 IMEI = "356917000000013"
@@ -74,6 +74,24 @@ def test_a_gateway_that_runs_is_told(data: Path) -> None:
     assert "; a gateway is running here\n" in run(str(data)).stdout
     assert json.loads(run(str(data), "--json").stdout.splitlines()[-1])["running"] is True
     store.stop()
+
+
+def test_a_gateway_that_takes_no_new_files_is_told(data: Path) -> None:
+    """It shows it by locks on bytes of the lock file, which is all that a bad disk allows."""
+    store = FileStore(data, min_free_bytes=1 << 62)
+    store.start(86400.0)
+    with pytest.raises(NoRoom):
+        store.open(Offered(IMEI, b"dsm/picture/d.jpg", 9000, 0), "10.0.0.7:40112")
+    store.volume.failed(StoreError("fsync: Input/output error"))
+    command = [*DSMGATEWAY, "check", str(data)]
+    said = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60).stdout
+    assert (
+        "a gateway is running here; its disk is failing, so it takes no new files;"
+        " the last new file was turned away for lack of room\n" in said
+    )
+    store.stop()
+    said = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60).stdout
+    assert "no gateway is running here\n" in said
 
 
 def test_what_a_damaged_part_needs_is_not_known(data: Path) -> None:
@@ -139,6 +157,8 @@ def test_json_is_a_row_a_line_and_the_counts(data: Path) -> None:
         "unfinished": 1,
         "missing": 6000,
         "running": False,
+        "failing": False,
+        "full": False,
     }
     assert free_bytes > 1 << 20
     assert {row["state"]: row["good"] for row in rows} == {"ok": True, "missing sidecar": False, "resumable": True}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import pytest
 from conftest import content
 from faults import fill, small_disk, traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
-from running import Row, RunningGateway, checked, eventually, running_gateway
+from running import DSMGATEWAY, Row, RunningGateway, checked, environment, eventually, running_gateway
 
 from dsmgateway.commands import PACKET_BYTES, RepeatInit
 from dsmgateway.store.check import State, check
@@ -28,6 +30,14 @@ HELD_BYTES = 16 * 1024
 def failures(gateway: RunningGateway, since: int) -> list[Row]:
     """What the log says of trouble, but for what it says of the disk as a whole."""
     return [row for row in gateway.troubles(since) if row["event"] != "store.failing"]
+
+
+def told(gateway: RunningGateway) -> Row:
+    """What `dsmgateway check` says of the gateway and its disk."""
+    command = [*DSMGATEWAY, "check", "--json", str(gateway.data)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    row: Row = json.loads(ended.stdout.splitlines()[-1])
+    return {name: row[name] for name in ("running", "failing", "full")}
 
 
 def healed(gateway: RunningGateway, since: int) -> None:
@@ -174,6 +184,7 @@ def test_a_file_under_way_is_finished_and_a_new_one_waits_for_room(tmp_path: Pat
         fill(disk / "filler", leave_bytes=mark)
         for _ in range(3):
             turned_away(gateway, new)
+        assert told(gateway) == {"running": True, "failing": False, "full": True}
         camera.say(last)
         camera.hear(RepeatInit)
         assert gateway.media()[0].read_bytes() == under_way.content
@@ -182,6 +193,7 @@ def test_a_file_under_way_is_finished_and_a_new_one_waits_for_room(tmp_path: Pat
         assert line["event"] == "store.full" and line["suppressed"] == 0
         (disk / "filler").unlink()
         assert stored_after_all(gateway, new) == 0
+        assert told(gateway) == {"running": True, "failing": False, "full": False}
         assert gateway.stop() == 0
         checked(gateway)
 
@@ -348,7 +360,9 @@ def test_twenty_cameras_and_a_disk_that_fails_for_a_while(tmp_path: Path) -> Non
             eventually("some probes", lambda: (tmp_path / "trace").read_text().count("(INJECTED)") >= 3)
             assert [row["event"] for row in gateway.troubles()] == ["store.failing", "store.failed"]
             assert not gateway.events("store.healed")
+            assert told(gateway) == {"running": True, "failing": True, "full": False}
         assert gateway.wait_for("store.healed")["refused"] == 20
+        assert told(gateway) == {"running": True, "failing": False, "full": False}
         for picture in pictures:
             assert stored_after_all(gateway, picture) == 0
         assert len(gateway.troubles()) == 2

@@ -30,7 +30,13 @@ class Shelf(FaultyDisk):
         self.total_bytes = total_bytes
 
     def free_bytes(self, path: Path) -> int:
-        return self.total_bytes - sum(part.stat().st_size for part in path.glob("*.part"))
+        return self.total_bytes - sum(map(self._length, path.glob("*.part")))
+
+    def _length(self, part: Path) -> int:
+        try:
+            return part.stat().st_size
+        except FileNotFoundError:  # another thread has deleted it meanwhile
+            return 0
 
 
 @pytest.fixture

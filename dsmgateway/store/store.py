@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
@@ -22,6 +23,7 @@ from dsmgateway.store.naming import INDEX, LOCK, MEDIA, SPOOL, final_path, iso_t
 from dsmgateway.store.part import PartUpload, Room, open_part
 from dsmgateway.store.recovery import Restart, expire, read_record
 from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
+from dsmgateway.store.signs import Sign, show
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Expired, Offered, Record, Recovery, Stored, are_compatible
@@ -56,12 +58,12 @@ class FileStore:
         self._folder = folder = Path(os.path.realpath(folder))
         self._now = now
         self._disk = disk or Disk()
-        self.volume = Volume(clock)
+        self.volume = Volume(clock, partial(self._show, Sign.FAILING))
         self._disk.unsound = self.volume.failed
         self._spool = Spool(folder / SPOOL, self._disk)
         self._index = Index(folder / INDEX, self._disk)
         self._ground = Ground(folder, self._disk, self._spool, self._index)
-        self._space = Space(self._disk, self._spool.folder, min_free_bytes)
+        self._space = Space(self._disk, self._spool.folder, min_free_bytes, partial(self._show, Sign.FULL))
         self._room = Room(self._disk, self._spool, self._space.release, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
@@ -145,6 +147,10 @@ class FileStore:
             if self._locked is not None:
                 descriptor, self._locked = self._locked, None
                 self._disk.close(self._folder / LOCK, descriptor)
+
+    def _show(self, sign: Sign, holds: bool) -> None:
+        if self._locked is not None:
+            show(self._locked, sign, holds=holds)
 
     def _make_folders(self) -> None:
         for folder in (*reversed(self._folder.parents), self._folder):

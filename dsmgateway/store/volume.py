@@ -52,7 +52,9 @@ class Volume:
     ``changed`` is told of each change, in order, by whichever thread finds out, and must not block.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], show: Callable[[bool], object]) -> None:
+        """``show`` is told whether the volume is failing, at each change."""
+        self._show = show
         self.changed: Callable[[Failing | Healed], object] = lambda change: None
         self._clock = clock
         self._lock = threading.Lock()
@@ -73,6 +75,7 @@ class Volume:
             self._failures += 1
             if self._reason is None:
                 self._reason, self._since_s, self._refused = str(error), self._clock(), 0
+                self._show(True)
                 self.changed(Failing(self._reason))
 
     def require_sound(self, offered: Offered) -> None:
@@ -99,6 +102,7 @@ class Volume:
                 if self._failures != before:
                     return False
                 self._reason = None
+                self._show(False)
                 self.changed(Healed(self._clock() - self._since_s, self._refused))
             return True
 
@@ -109,8 +113,11 @@ class Space:
     A new file must leave ``min_free_bytes`` beyond that, for what a finished file needs besides its bytes.
     """
 
-    def __init__(self, disk: Disk, folder: Path, min_free_bytes: int) -> None:
+    def __init__(self, disk: Disk, folder: Path, min_free_bytes: int, show: Callable[[bool], object]) -> None:
+        """``show`` is told whether the last file that was offered was one too many, at each change."""
         self.needed_bytes = 0
+        self._show = show
+        self._is_full = False
         self._disk = disk
         self._folder = folder
         self._min_free_bytes = min_free_bytes
@@ -124,6 +131,7 @@ class Space:
         needed_bytes = self.needed_bytes
         free_bytes = self._disk.free_bytes(self._folder)
         if free_bytes - needed_bytes - missing_bytes < self._min_free_bytes:
+            self._found_full(True)
             raise NoRoom(
                 f"{offered}: {missing_bytes} bytes are missing, {free_bytes} are free on {self._folder}, of which"
                 f" files under way need {needed_bytes} and {self._min_free_bytes} shall remain"
@@ -134,8 +142,15 @@ class Space:
         with self._admitting:
             self.require(offered, missing_bytes)
             self.release(-missing_bytes)
+            self._found_full(False)
 
     def release(self, count_bytes: int) -> None:
         """Count so many bytes as needed no longer: they were written, or will not come; below 0 they are again."""
         with self._lock:
             self.needed_bytes -= count_bytes
+
+    def _found_full(self, is_full: bool) -> None:
+        with self._lock:
+            if is_full is not self._is_full:
+                self._is_full = is_full
+                self._show(is_full)
