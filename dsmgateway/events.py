@@ -48,7 +48,8 @@ class Event(enum.Enum):
     DEVICE_REFUSED = (
         "device.refused",
         "warn",
-        "A device may not come in and was told CLOSE; it keeps its files. Said once a minute a device and an address.",
+        "A device may not come in and was told CLOSE; it keeps its files. Said once a minute a device and an address,"
+        " and in all no more than two a second.",
         ("imei", "address", "reason", "suppressed"),
     )
     DEVICE_FLAPPING = (

@@ -155,7 +155,11 @@ def _parse_path(text: str) -> Path:
 
 
 def _parse_networks(text: str) -> tuple[Network, ...]:
-    return tuple(dict.fromkeys(ip_network(one.strip()) for one in text.split(",")))
+    networks = tuple(dict.fromkeys(ip_network(one.strip()) for one in text.split(",")))
+    # A peer's address is never written so: such a network would have nobody in it.
+    if any(isinstance(network, IPv6Network) and network.network_address.ipv4_mapped for network in networks):
+        raise ValueError(text)
+    return networks
 
 
 def _show_networks(networks: tuple[Network, ...]) -> str:
@@ -203,7 +207,8 @@ FILE: Kind[Path] = Kind("file", "a file's path", _parse_path, str, _no_check)
 #: Networks of IP addresses.
 NETWORKS: Kind[tuple[Network, ...]] = Kind(
     "networks",
-    "networks with commas between them, such as 192.0.2.10 or 192.0.2.0/24,2001:db8::/32 (no bits set beyond the /)",
+    "networks with commas between them, such as 192.0.2.10 or 192.0.2.0/24,2001:db8::/32 (no bits set beyond the /, no"
+    " ::ffff:192.0.2.0/120)",
     _parse_networks,
     _show_networks,
     _no_check,

@@ -109,10 +109,18 @@ def _load(settings: Settings) -> tuple[CertificateOptions, x509.Certificate]:
     return options, chain[0]
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for somebody to write to it, which would be the end of everything else."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read(path: Path, setting: str, secret: bool = False) -> bytes:
     try:
-        with path.open("rb") as stream:
-            if secret and os.fstat(stream.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        with open(path, "rb", opener=_open_without_waiting) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"file {path}: not a regular file", setting)
+            if secret and mode & (stat.S_IROTH | stat.S_IWOTH):
                 raise ConfigError(f"file {path}: the key in it is world-readable (chmod o= {path})", setting)
             content = stream.read(_MAX_FILE_BYTES + 1)
     except OSError as error:

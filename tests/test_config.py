@@ -310,6 +310,10 @@ def test_settings_made_in_code_are_checked_too() -> None:
             "option --proxy-protocol: '10.0.0.1/8' is not networks with commas between them, such as",
         ),
         ({"proxy-protocol": [""]}, "option --proxy-protocol: '' is not networks"),
+        (
+            {"proxy-protocol": ["::ffff:192.0.2.0/120"]},
+            "option --proxy-protocol: '::ffff:192.0.2.0/120' is not networks",
+        ),
         ({"tls-minimum": ["1.1"]}, "option --tls-minimum: '1.1' is not one of 1.2 or 1.3"),
         ({"tls-ciphers": ["\n"]}, "option --tls-ciphers: '\\n' is not a list of ciphers"),
         ({"tls-match-imei": ["yes"]}, "option --tls-match-imei: 'yes' is not true or false"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -68,7 +69,9 @@ def test_a_file_that_cannot_be_read_is_named(settings: Settings, setting: str, t
     name = setting.replace("-", "_")
     (tmp_path / "long.pem").write_bytes(b"#" * (1 << 24) + b"\n")
     (tmp_path / "long.pem").chmod(0o600)
-    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a dir"), (tmp_path / "long.pem", "too lar")):
+    os.mkfifo(tmp_path / "pipe", 0o600)  # nobody will ever write to it
+    reasons = {"none": "No such file", ".": "Is a dir", "long.pem": "too lar", "pipe": "not a regular file"}
+    for path, why in ((tmp_path / name, why) for name, why in reasons.items()):
         said, about = problem(replace(settings, **{name: path}))
         assert said.startswith(f"file {path}: {why}") and about == setting
 
