@@ -109,8 +109,8 @@ class Tally:
 class Delivery:
     """How one file fared: ``connections`` in which it was asked for, file data sent, and again, in bytes.
 
-    ``offered_s``, ``sent_s`` and ``acknowledged_s`` are when an INIT first spoke of it, when all of it was sent, and when
-    that was acknowledged, by `Device.seconds`.
+    ``offered_s``, ``sent_s`` and ``acknowledged_s`` are when an INIT first spoke of it, when all of it was sent, and
+    when that was acknowledged, by `Device.seconds`.
     """
 
     file: CameraFile
