@@ -18,10 +18,15 @@ from running import Row, RunningGateway, Simulation, eventually
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """How long the files of one run of cameras took from the INIT that offers them to their acknowledgement."""
+    """How long the files of one run of cameras took from the INIT that offers them to their acknowledgement.
+
+    ``stored_s`` is what they waited for it once all was sent, ``busy`` how much of a processor the gateway took.
+    """
 
     waits_s: Sequence[float] = field(repr=False)
+    stored_s: Sequence[float] = field(repr=False)
     total_s: float
+    busy: float
 
     @property
     def figures(self) -> dict[str, float]:
@@ -45,13 +50,18 @@ class Cameras:
         first = 1 + self._runs * self.count
         self._runs += 1
         options = (f"--cameras={self.count}", f"--first-camera={first}", f"--seed={first}", *self.options)
+        used_s = processor_s(self.gateway.pid)
         with Simulation(self.gateway, *options) as simulation:
             report = simulation.report(within_s)
+        used_s = processor_s(self.gateway.pid) - used_s
         assert report["summary"]["good"]
         self.files += report["files"]
         waits = [row["acknowledged_s"] - row["offered_s"] for row in report["files"]]
-        began_s = min(row["offered_s"] for row in report["files"])
-        return Upload(waits, max(row["acknowledged_s"] for row in report["files"]) - began_s)
+        stored = [row["acknowledged_s"] - row["sent_s"] for row in report["files"]]
+        total_s = max(row["acknowledged_s"] for row in report["files"]) - min(
+            row["offered_s"] for row in report["files"]
+        )
+        return Upload(waits, stored, total_s, used_s / total_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,10 @@ class Comparison:
             three = [one.figures[name] for one in (self.before, self.besieged, self.after)]
             shown = "".join(f"{seconds:8.3f}s" for seconds in three)
             lines.append(f"{name:8}{shown}{self.growth[name]:+9.1%}{self.noise[name]:+9.1%}")
+        uploads = (self.before, self.besieged, self.after)
+        stored = "".join(f"{statistics.median(one.stored_s):8.3f}s" for one in uploads)
+        lines.append(f"{'storing':8}{stored} of the median, from the last byte to the acknowledgement")
+        lines.append(f"{'busy':8}{''.join(f'{one.busy:9.1%}' for one in uploads)} of a processor: the gateway")
         lines.append(f"{self.made} hostile connections, {self.there[0]} to {self.there[1]} at a time")
         return "\n".join(lines)
 

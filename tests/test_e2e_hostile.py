@@ -102,15 +102,19 @@ def test_honest_cameras_get_through_a_crowd(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="takes minutes: make soak")
 def test_honest_cameras_hardly_notice_a_crowd_of_two_thousand(tmp_path: Path) -> None:
-    """The long form: files take less than a quarter longer, and afterwards all is as it was after a first crowd."""
+    """Files take less than a quarter longer, and afterwards all is as it was after a first crowd.
+
+    What it takes is the median of several rounds, and asked for in the long form only: other work on the machine can
+    make more of a difference than the crowd does.
+    """
     with running_gateway(tmp_path) as gateway:
+        since = gateway.log_end
         cameras = Cameras(gateway, CAMERAS, ["--files=3", "--size=40k", "--rate=20k"])
         cameras.upload()
         with besieging(gateway, CLIENTS, RATE, BIDE_S):
             cameras.upload()
-        descriptors, memory_kib, since = gateway.descriptors, gateway.memory_kib(), gateway.log_end
+        descriptors, memory_kib = gateway.descriptors, gateway.memory_kib()
         rounds: list[Comparison] = []
         for _ in range(times(1, 5)):
             rounds.append(compare(cameras, CLIENTS, RATE, BIDE_S))
@@ -129,4 +133,4 @@ def test_honest_cameras_hardly_notice_a_crowd_of_two_thousand(tmp_path: Path) ->
         assert_nothing_is_elsewhere(gateway)
         assert_all_is_stored_once(gateway, cameras)
         assert held_kib < memory_kib * (1 + MORE_MEMORY)
-        assert all(share < MORE_TIME for share in growth.values()), growth
+        assert not SOAK or all(share < MORE_TIME for share in growth.values()), growth
