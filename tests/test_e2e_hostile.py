@@ -82,11 +82,11 @@ def assert_all_is_stored_once(gateway: RunningGateway, cameras: Cameras) -> None
 
 def test_honest_cameras_get_through_a_crowd(tmp_path: Path) -> None:
     """The short form: 200 and 20; nothing is timed."""
-    with running_gateway(tmp_path, "--init-timeout=3") as gateway:
+    with running_gateway(tmp_path, "--init-timeout=2") as gateway:
         cameras = Cameras(gateway, 20, ["--files=2", "--size=10k"])
         cameras.upload()
         descriptors, since = gateway.descriptors, gateway.log_end
-        with besieging(gateway, 200, 200, (0.2, 1.5)) as crowd:
+        with besieging(gateway, 200, 300, (0.2, 1.0)) as crowd:
             cameras.upload()
             gateway.wait_for("device.disconnected", since, reason="silence")
             done = crowd.report()
