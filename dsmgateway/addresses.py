@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from functools import lru_cache
 from typing import Any
 
 #: Bits that a host is given whole, so that its addresses are counted as one.
@@ -38,8 +39,12 @@ def source_of(address: Any) -> str:
     return str(ip)
 
 
+@lru_cache(maxsize=4096)
 def network_of(source: str) -> str:
-    """Return the neighbourhood of what `source_of` returned: the /24 of IPv4, the /48 of IPv6."""
+    """Return the neighbourhood of what `source_of` returned: the /24 of IPv4, the /48 of IPv6.
+
+    Asked for several times in each connection, and costs more than the rest of the counting: remembered for a while.
+    """
     try:
         ip = ipaddress.ip_address(source.partition("/")[0])
     except ValueError:

@@ -6,6 +6,7 @@ day). It refuses, but closes nothing: the connection does that. Log lines about 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import txaio
 from twisted.internet.protocol import Protocol
 
+from dsmgateway.addresses import network_of
 from dsmgateway.admission import Admission
 from dsmgateway.config import Settings
 from dsmgateway.crowd import Crowd, Hit
@@ -24,6 +26,12 @@ from dsmgateway.quiet import Quiet
 from dsmgateway.quota import Quota
 
 txaio.use_twisted()
+
+
+#: Lines about connections that never said which device they are: so many at once for each reason and neighbourhood.
+NAMELESS_AT_ONCE = 5
+#: What garbage makes up anew each time, in a reason.
+_MADE_UP = re.compile("[0-9a-f]{8}")
 
 
 class RefusedProtocol(Protocol):
@@ -50,6 +58,7 @@ class Door:
         self.flapping = Flapping(settings.flapping_takeovers, settings.flapping_time, settings.flapping_cooldown)
         self.quota = Quota(settings.device_bytes_per_day, settings.device_files_per_day)
         self._quiet = Quiet(clock())
+        self._quiet_of_nameless = Quiet(clock(), NAMELESS_AT_ONCE)
 
     def bound(self, most_connections: int) -> None:
         """Let in no more than the system has open files for, unless the operator has set another limit."""
@@ -104,6 +113,15 @@ class Door:
     def delivered(self, imei: str, size_bytes: int = 0, files: int = 0) -> None:
         """Count what a device delivered."""
         self.quota.count(imei, self._now(), size_bytes, files)
+
+    def suppressed_of_nameless(self, event: Event, address: str, why: str) -> int | None:
+        """Return None when no line shall be written of a connection without a device, else how many were left out.
+
+        A few, then one a minute, for what happened, why, and the neighbourhood it comes from: those are scanners, and
+        there is no end of them. Their ration is their own, so that they do not use up that of refused devices.
+        """
+        key = f"{event.label} {network_of(address)} {_MADE_UP.sub('', why)}"
+        return self._quiet_of_nameless.ask(self._clock(), key)
 
     def _refused(self, imei: str, address: str, reason: str) -> str:
         suppressed = self._quiet.ask(self._clock(), f"device {imei}", f"address {address}" if address else "")

@@ -130,13 +130,13 @@ class Event(enum.Enum):
         "device.disconnected",
         "info",
         "A connection ended; the reason and what it brought.",
-        (*OF_CONNECTION, "reason", "received", "files_stored"),
+        (*OF_CONNECTION, "reason", "received", "files_stored", "suppressed"),
     )
     TLS_FAILED = (
         "tls.failed",
         "info",
         "A connection ended before its TLS handshake was done; scanners do that, and devices with wrong certificates.",
-        (*OF_CONNECTION, "reason"),
+        (*OF_CONNECTION, "reason", "suppressed"),
     )
     TLS_OTHER_DEVICE = (
         "tls.other_device",
@@ -252,7 +252,7 @@ class Event(enum.Enum):
         "device.status",
         "warn",
         "The device sent STATUS with this code.",
-        (*OF_WARNING, "code", "meaning"),
+        (*OF_WARNING, "code", "meaning", "suppressed"),
     )
     DEVICE_BEGAN_AGAIN = (
         "device.began_again",
@@ -264,7 +264,7 @@ class Event(enum.Enum):
         "session.silent",
         "warn",
         "The device did not send what was expected in time; closed.",
-        OF_WARNING,
+        (*OF_WARNING, "suppressed"),
     )
     SESSION_TOO_SLOW = (
         "session.too_slow",
@@ -288,7 +288,7 @@ class Event(enum.Enum):
         "peer.error",
         "warn",
         "The device broke the protocol; closed.",
-        (*OF_WARNING, "reason"),
+        (*OF_WARNING, "reason", "suppressed"),
     )
     STORE_FAILED = (
         "store.failed",
@@ -324,7 +324,7 @@ class Event(enum.Enum):
         "trace.failed",
         "warn",
         "The bytes of a connection cannot be written to the trace folder.",
-        (*OF_WARNING, "reason"),
+        (*OF_WARNING, "reason", "suppressed"),
     )
     BUG = (
         "gateway.bug",

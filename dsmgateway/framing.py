@@ -57,6 +57,16 @@ _MARK_OR_DATA = re.compile(rb"\x00(?:[\x04\x0e][\x00-\x04]|%b)" % _MARKS, re.DOT
 _PATTERN_BYTES = 7
 
 
+#: What comes to an open port instead of INIT, by how it begins.
+_STRANGERS = (
+    (b"\x16\x03", "TLS"),
+    *((method, "HTTP") for method in (b"GET", b"POST", b"HEAD", b"OPTI", b"CONN", b"PRI")),
+    (b"\x03\x00", "RDP"),
+    (b"SSH-", "SSH"),
+    (b"\x00\x09", "REPEAT_INIT"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StepFound:
     """``skipped_bytes`` of a cut frame were passed over; a good command follows."""
@@ -357,7 +367,9 @@ _AFTER_DAMAGE = frozenset(
 def _refusal(command_id: int, length: int, before_init: bool) -> str:
     command = FROM_DEVICE.get(command_id)
     if before_init:
-        return f"expected INIT, not bytes that begin with {command_id:04x}{length:04x}"
+        head = HEADER.pack(command_id, length)
+        looks_like = next((f" ({name})" for begin, name in _STRANGERS if head.startswith(begin)), "")
+        return f"expected INIT, not bytes that begin with {head.hex()}{looks_like}"
     if command is None:
         return f"no command has the id 0x{command_id:04x}"
     return f"{command.id.name} must have a length of {command.lengths[0]} to {command.lengths[1]}, not {length}"

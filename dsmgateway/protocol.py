@@ -337,6 +337,11 @@ class CameraProtocol(Protocol):
             self.transport.loseConnection()
 
     def _note(self, event: Event, state: State, **fields: object) -> None:
+        if self.session.imei is None and "suppressed" in event.fields:
+            suppressed = self.factory.door.suppressed_of_nameless(event, self.source, str(fields.get("reason", "")))
+            if suppressed is None:
+                return
+            fields["suppressed"] = suppressed or None
         if event.level == "warn":
             fields["expected"] = EXPECTED[state]
         log_event(self.log, event, imei=self.session.imei, peer=self.peer, state=state.value, **fields)

@@ -56,7 +56,13 @@ class RunningGateway:
     """
 
     def __init__(
-        self, folder: Path, *options: str, prefix: Sequence[str] = (), port: int | None = None, data: Path | None = None
+        self,
+        folder: Path,
+        *options: str,
+        prefix: Sequence[str] = (),
+        twistd: Sequence[str] = _TWISTD_COMMAND,
+        port: int | None = None,
+        data: Path | None = None,
     ) -> None:
         self.folder = folder
         self.data = data or folder / "data"
@@ -64,7 +70,7 @@ class RunningGateway:
         self.port = port or free_port()
         self.command = [
             *prefix,
-            *_TWISTD_COMMAND,
+            *twistd,
             "dsmgateway",
             f"--port=tcp:{self.port}:interface=127.0.0.1:backlog=1024",
             f"--data={self.data}",

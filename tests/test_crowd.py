@@ -176,6 +176,14 @@ def test_all_lines_together_are_bounded() -> None:
     assert quiet.ask(1, "device 999") == 1
 
 
+def test_some_lines_may_come_at_once_and_after_those_one_a_minute() -> None:
+    quiet = Quiet(0, at_once=3)
+    assert [quiet.ask(0, "x") for _ in range(5)] == [0, 0, 0, None, None]
+    assert quiet.ask(59, "x") is None
+    assert [quiet.ask(60, "x"), quiet.ask(61, "x")] == [3, None]
+    assert [quiet.ask(1000, "x") for _ in range(4)] == [1, 0, 0, None]
+
+
 def test_what_is_remembered_of_lines_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quiet_module, "MAX_KEYS", 7)
     quiet = Quiet(0)

@@ -66,6 +66,36 @@ class Devices(Base):
         (seen,) = self.factory.door.admission.take_sightings().values()
         self.assertEqual((seen.count, seen.address), (130, A))
 
+    def test_of_those_who_never_say_who_they_are_some_lines_are_written_and_then_one_a_minute(self) -> None:
+        """For each reason and neighbourhood, whatever garbage comes; lines that name a device are all written."""
+        for number in range(130):
+            for words in (b"GET / HTTP/1.1", b"\x16\x03\x01\x02\0", bytes([200, number, 1, 2])):
+                From(self.factory, A).send(words)
+            named = From(self.factory, A)
+            named.send(build.init(), b"\0\x09\0\x09")
+            named.lose()
+            self.clock.advance(1)
+        From(self.factory, B).send(b"GET / HTTP/1.1")
+        lines = self.logged("peer.error")
+        self.assertEqual(len([line for line in lines if line.get("imei")]), 130)
+        http = [line for line in lines if line["reason"].endswith("47455420 (HTTP)")]
+        self.assertEqual([line.get("suppressed") for line in http], [None] * 5 + [55, 59, None])
+        tls = [line for line in lines if line["reason"].endswith("16030102 (TLS)")]
+        self.assertEqual(len(tls), 7)
+        self.assertEqual(len([line for line in lines if line["reason"][-8:-6] == "c8"]), 7)
+
+    def test_silence_is_said_however_many_others_are_thrown_out(self) -> None:
+        """What never speaks is not drowned by what does."""
+        for number in range(120):
+            silent = From(self.factory, A)
+            for _ in range(20):
+                From(self.factory, A).send(b"\xc8" + bytes([number, 1, 2]))
+            self.wait(1)
+            if silent.transport.disconnected:
+                silent.lose()
+        self.assertGreaterEqual(len(self.logged("session.silent")), 5)
+        self.assertLess(len(self.logged("peer.error")), 10)
+
     def test_a_device_that_is_blocked_while_it_sends_ends_with_its_file(self) -> None:
         """The file is taken and acknowledged; the next INIT is answered with CLOSE."""
         link = self.receiving()

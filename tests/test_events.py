@@ -61,6 +61,8 @@ class LoggedFinder(ast.NodeVisitor):
             added = {
                 field for label in events or () for field in FORWARDERS[name].get(Event[label].level, OF_CONNECTION)
             }
+            if name == "_note":  # which counts what it leaves out of connections without a device
+                added |= {field for label in events or () for field in Event[label].fields if field == "suppressed"}
             self._add(node, events, self._keywords(node.keywords) | added)
         elif name == "Note":
             assert self._events(node.args[0]) is None, "only _note makes notes"

@@ -1,6 +1,7 @@
 """Bytes to commands: the step, how it is lost and how it is found again."""
 
 import itertools
+import re
 
 import pytest
 from conftest import (
@@ -114,6 +115,24 @@ def test_only_a_device_begins_with_init(greeting: bytes) -> None:
     assert decoder.next_event() is None
     decoder.feed(greeting[3:])
     with pytest.raises(FramingError, match=f"expected INIT, not bytes that begin with {greeting[:4].hex()}"):
+        decoder.next_event()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        (b"GET / HTTP/1.1", "47455420 (HTTP)"),
+        (b"\x16\x03\x01\x02\x00", "16030102 (TLS)"),
+        (b"\x03\x00\x00\x2b\x26\xe0", "0300002b (RDP)"),
+        (b"SSH-2.0-x", "5353482d (SSH)"),
+        (b"\x00\x09\x00\x09", "00090009 (REPEAT_INIT)"),
+        (b"GOT ", "474f5420"),
+    ],
+)
+def test_what_usually_comes_to_open_ports_is_called_by_its_name(greeting: bytes, said: str) -> None:
+    decoder = DeviceDecoder()
+    decoder.feed(greeting)
+    with pytest.raises(FramingError, match=f"^{re.escape(f'expected INIT, not bytes that begin with {said}')}$"):
         decoder.next_event()
 
 

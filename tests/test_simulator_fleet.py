@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
@@ -190,7 +191,10 @@ class FleetTests(SynchronousTestCase):
         self.assertEqual((result.tally.acknowledged, result.tally.connections), (21, 7))
         self.assertEqual(result.tally.bytes_sent, sum(row.size for row in result.files))
         self.assertTrue(all(20_000 <= row.size <= 120_000 for row in result.files))
-        self.assertTrue(all(row.sent_s is not None and row.acknowledged_s >= row.sent_s for row in result.files))
+        for row in result.files:
+            self.assertTrue(row.offered_s <= row.sent_s <= row.acknowledged_s)
+        for row, following in pairwise(result.files):
+            self.assertTrue(row.imei != following.imei or row.acknowledged_s <= following.offered_s)
 
     def test_every_file_arrives_over_bad_links(self) -> None:
         """With all faults at once every file still arrives whole, in more connections and bytes."""

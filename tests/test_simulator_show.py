@@ -55,7 +55,7 @@ def test_summary_tells_files_bytes_and_time():
 
 
 def of_family(family: str, acknowledged: bool = True) -> FileRow:
-    return FileRow("1", family, 5, "path", 1, "", "", acknowledged, None, None, 1, 1, 0, 0)
+    return FileRow("1", family, 5, "path", 1, "", "", acknowledged, None, None, None, 1, 1, 0, 0)
 
 
 def test_summary_tells_families_where_there_are_several():

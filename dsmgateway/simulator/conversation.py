@@ -96,7 +96,7 @@ class Conversation:
         device.connected()
         self._device = device
         self._decoder = GatewayDecoder()
-        self._outbox: deque[Action] = deque([Send(device.init.encode())])
+        self._outbox: deque[Action] = deque([Send(device.introduce().encode())])
         self._delivery: Delivery | None = None
         self._asked: set[int] = set()
         self._position_bytes = 0
@@ -207,7 +207,7 @@ class Conversation:
             self._end()
             return
         self.state = State.INTRODUCED
-        self._say(self._device.init)
+        self._say(self._device.introduce())
 
     def _take_status(self, status: Status) -> None:
         if status.code:

@@ -109,7 +109,8 @@ class Tally:
 class Delivery:
     """How one file fared: ``connections`` in which it was asked for, file data sent, and again, in bytes.
 
-    ``sent_s`` and ``acknowledged_s`` are when all of it was sent and when that was acknowledged, by `Device.seconds`.
+    ``offered_s``, ``sent_s`` and ``acknowledged_s`` are when an INIT first spoke of it, when all of it was sent, and
+    when that was acknowledged, by `Device.seconds`.
     """
 
     file: CameraFile
@@ -117,6 +118,7 @@ class Delivery:
     bytes_sent: int = 0
     bytes_sent_again: int = 0
     acknowledged: bool = False
+    offered_s: float | None = None
     sent_s: float | None = None
     acknowledged_s: float | None = None
     _sent: Coverage = field(default_factory=Coverage)
@@ -184,6 +186,13 @@ class Device:
         for delivery in self.queue:
             heads.setdefault(delivery.file.offer, delivery)
         return heads
+
+    def introduce(self) -> Init:
+        """Return INIT to be said now: the next file of each offer is offered by it."""
+        for delivery in self.heads.values():
+            if delivery.offered_s is None:
+                delivery.offered_s = self.seconds()
+        return self.init
 
     def counting(self, file: CameraFile) -> Counting:
         """Return what START, RESUME and SYNC count for this file."""

@@ -32,6 +32,7 @@ class FileRow:
     acknowledged: bool
     acknowledged_s: float | None
     sent_s: float | None
+    offered_s: float | None
     connections: int
     bytes_sent: int
     bytes_sent_again: int
@@ -135,6 +136,7 @@ def _file_row(device: Device, delivery: Delivery) -> FileRow:
         acknowledged=delivery.acknowledged,
         acknowledged_s=delivery.acknowledged_s,
         sent_s=delivery.sent_s,
+        offered_s=delivery.offered_s,
         connections=delivery.connections,
         bytes_sent=delivery.bytes_sent,
         bytes_sent_again=delivery.bytes_sent_again,

@@ -23,25 +23,26 @@ class Folders:
     def __init__(self, root: Path, disk: Disk) -> None:
         self._root = root
         self._disk = disk
-        self._durable: set[Path] = set()
+        #: As text: a path takes several times the memory, and there are some for each device and day.
+        self._durable: set[str] = set()
 
     def make(self, folder: Path) -> None:
         """Create a folder below the root and all that are missing above it."""
-        if folder not in self._durable:
+        if str(folder) not in self._durable:
             for missing in reversed(self._chain(folder)):
                 self._disk.make_folder(missing)
 
     def unsynced(self, folder: Path) -> list[Path]:
         """Return the folders to fsync before a new file in ``folder`` is durable: itself, and those above new ones."""
-        if folder in self._durable:
+        if str(folder) in self._durable:
             return [folder]
-        return [folder, *(new.parent for new in self._chain(folder) if new not in self._durable)]
+        return [folder, *(new.parent for new in self._chain(folder) if str(new) not in self._durable)]
 
     def synced(self, folders: Iterable[Path]) -> None:
         """Take note that all of what `unsynced` returned has been fsynced."""
         if len(self._durable) > _MOST_KNOWN:
             self._durable = set()
-        self._durable.update(folders)
+        self._durable.update(map(str, folders))
 
     def undo(self, folder: Path) -> None:
         """Delete the folders that are empty and not durable, and take nothing for granted any longer.
@@ -51,9 +52,9 @@ class Folders:
         chain = self._chain(folder)
         with suppress(StoreError):
             for new in chain:
-                if new not in self._durable:
+                if str(new) not in self._durable:
                     self._disk.remove_folder(new)
-        self._durable.difference_update(chain)
+        self._durable.difference_update(map(str, chain))
 
     def _chain(self, folder: Path) -> list[Path]:
         """Return the folder and those above it, up to the root and without it."""
