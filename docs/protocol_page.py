@@ -196,9 +196,9 @@ A device may begin again at any time. What is there of the file is kept, and wha
 ### A file that is stored already
 
 If its acknowledgement was lost, a device offers a file again. With a path and a START whose size and CRC (not 0) are
-those of a stored file of the same device and path, only the last packet is asked for and compared. All others come
-again as far as they have to and are compared when they are whole. In both cases the device gets its REPEAT_INIT and no
-second copy is made.
+those of a stored file of the same device and path, only the last packet is asked for and compared, and the one before
+it where that has less than 64 bytes. All others come again as far as they have to and are compared when they are whole.
+In both cases the device gets its REPEAT_INIT and no second copy is made.
 
 ### STATUS from the device
 

@@ -352,7 +352,7 @@ FIELDS: dict[str, str] = {
     "cameras": "cameras that can send at the same time",
     "code": "the code in the device's STATUS",
     "command": "what came",
-    "comparing": "true when a stored file seems to be the same, and only the last packet is taken to compare it",
+    "comparing": "true when a stored file seems to be the same, and only its end is taken to compare it",
     "cooldown": "seconds for which no other address can take over",
     "data": "the data folder",
     "device_path": "the file's path on the device, or the identifier by which it is asked for",

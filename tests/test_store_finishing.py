@@ -355,12 +355,25 @@ def test_a_known_file_is_compared_by_its_last_packet_and_nothing_written(start: 
     store = start()
     stored = _stored(store, _received(store))
     upload = store.open(Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT)), PEER)
-    assert (upload.comparing, upload.offset_bytes) == (True, 3072)
-    upload.write(3072, [CONTENT[3072:3075], memoryview(CONTENT)[3075:]])
+    assert (upload.comparing, upload.offset_bytes) == (True, 2048)
+    upload.write(2048, [CONTENT[2048:3075], memoryview(CONTENT)[3075:]])
     upload.checkpoint()
     assert os.listdir(folder / "spool") == ["aside"]
     assert _stored(store, upload) == Stored(stored.path, stored.sha256, len(CONTENT), duplicate=True)
     assert store.open(upload.offered, PEER, compare=False).comparing is False
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "offset_bytes"),
+    [(2, 0), (1024, 0), (1024 + 63, 0), (1024 + 64, 1024), (2048, 1024), (2048 + 2, 1024), (3072, 2048)],
+)
+def test_what_is_compared_is_enough_to_tell(start: Start, size_bytes: int, offset_bytes: int) -> None:
+    """All pictures end in the same two bytes: a packet of little more says nothing."""
+    store = start()
+    content = CONTENT[:size_bytes]
+    _stored(store, _received(store, content=content))
+    upload = store.open(Offered(IMEI, PATH, size_bytes, crc16(content)), PEER)
+    assert (upload.comparing, upload.offset_bytes) == (True, offset_bytes)
 
 
 def test_a_comparison_may_be_rewound(start: Start) -> None:
@@ -378,7 +391,7 @@ def test_a_last_packet_that_differs_is_told_and_the_file_received_in_full(start:
     offered = Offered(IMEI, PATH, len(CONTENT), crc16(CONTENT))
     other = CONTENT[:-1] + b"!"
     upload = store.open(offered, PEER)
-    upload.write(3072, [other[3072:]])
+    upload.write(2048, [other[2048:]])
     assert store.finish([(upload, {})]) == [Differs()]
     assert not upload.is_open
     upload = _received(store, content=other, crc=offered.start_crc, compare=False)

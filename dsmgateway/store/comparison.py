@@ -1,4 +1,4 @@
-"""A file that is offered again: its last packet is compared with the stored copy, and nothing is written.
+"""A file that is offered again: its end is compared with the stored copy, and nothing is written.
 
 Begun only where device, path, size and CRC-16 agree already. Knows nothing of parts.
 """
@@ -12,19 +12,26 @@ from pathlib import Path
 from typing import ClassVar
 
 from dsmgateway.errors import StoreError
+from dsmgateway.packets import PACKET_BYTES
 from dsmgateway.store.files import Disk
 from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Offered, Record, Stored
 
+#: A last packet of fewer bytes tells nothing: pictures all end in the same two. The one before is compared, too.
+_TELLING_BYTES = 64
+
 
 class Comparison(Upload):
-    """An `Upload` that begins at the last packet and ends as a duplicate, or as `Differs`."""
+    """An `Upload` that begins at the last packet that tells, and ends as a duplicate, or as `Differs`."""
 
     comparing: ClassVar[bool] = True
 
     def __init__(self, disk: Disk, path: Path, offered: Offered, record: Record) -> None:
         """Open the stored file at ``path``; raises `StoreError`."""
-        super().__init__(offered, offered.last_packet_bytes)
+        begin_bytes = offered.last_packet_bytes
+        if begin_bytes > 0 and offered.size_bytes - begin_bytes < _TELLING_BYTES:
+            begin_bytes -= PACKET_BYTES
+        super().__init__(offered, begin_bytes)
         self._disk = disk
         self._path = path
         self._record = record
