@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,11 +29,22 @@ _TWISTD_COMMAND = (*PYTHON, "-c", "from twisted.scripts.twistd import run; run()
 Row = dict[str, Any]
 
 
+#: Below those that the kernel gives to outgoing connections, which would come between asking for one and listening.
+#: Each process that runs tests has some of its own, and begins anywhere in them.
+_PORTS_EACH = 1000
+_FIRST_PORT = 15_000 + _PORTS_EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16)
+_PORTS = itertools.count(random.SystemRandom().randrange(_PORTS_EACH))
+
+
 def free_port() -> int:
     """Return a TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for number in itertools.islice(_PORTS, _PORTS_EACH):
+        port = _FIRST_PORT + number % _PORTS_EACH
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports are taken")
 
 
 def environment(**more: str) -> dict[str, str]:
