@@ -31,7 +31,7 @@ demo: $(READY) ## see it work: simulated cameras with faults against a real gate
 	$(BIN)/python -m dsmgateway.simulator.demo
 
 test: $(READY) ## run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' $(ARGS)
 
 slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops, power cuts (root)
 	$(BIN)/python -m pytest -m slow $(ARGS)
