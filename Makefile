@@ -54,7 +54,7 @@ CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families meta
 	vectors_session admission crowd flapping timing proxy_header))
 
 core-coverage: $(READY) ## see that the tests take every branch of the pure core
-	$(BIN)/python -m pytest -q $(CORE_TESTS) $(addprefix --cov=dsmgateway.,$(CORE)) --cov-branch --cov-fail-under=100 $(ARGS)
+	$(BIN)/python -m pytest -q -n auto $(CORE_TESTS) $(addprefix --cov=dsmgateway.,$(CORE)) --cov-branch --cov-fail-under=100 $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .
