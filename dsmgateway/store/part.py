@@ -61,8 +61,8 @@ class Room:
 class PartUpload(Upload):
     """An `Upload` into a part of the spool.
 
-    ``held_bytes``: as far as the part goes that other connections brought and that has to agree with what comes now;
-    ``digests`` may end before it. 0 if there is nothing to compare.
+    ``proven_bytes``: as far as the part goes that other connections brought; ``digests`` may end before it. With a
+    qualifier, what comes now has to agree with it.
     """
 
     comparing: ClassVar[bool] = False
@@ -74,7 +74,7 @@ class PartUpload(Upload):
         descriptor: int,
         digests: Digests,
         history: History,
-        held_bytes: int = 0,
+        proven_bytes: int = 0,
     ) -> None:
         super().__init__(offered, digests.length_bytes)
         self.history = history
@@ -87,8 +87,8 @@ class PartUpload(Upload):
         self._descriptor = descriptor
         self._named_durably = False
         #: Where the part ends on the disk, which is beyond the position after a rewind.
-        self._reach_bytes = max(digests.length_bytes, held_bytes)
-        self._held_bytes = held_bytes
+        self._reach_bytes = proven_bytes
+        self._held_bytes = 0 if offered.qualifier is None else proven_bytes
 
     def checkpoint(self) -> None:
         """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
@@ -293,10 +293,9 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
         if proven is not None:
             checkpoint, digests = proven
             history.twice_bytes -= digests.length_bytes
-            held_bytes = 0 if offered.qualifier is None else checkpoint.offset_bytes
-            room.disk.truncate(path, descriptor, max(held_bytes, digests.length_bytes))
+            room.disk.truncate(path, descriptor, checkpoint.offset_bytes)
             _cut_journal(room, offered, checkpoint.end_bytes)
-            return PartUpload(room, offered, descriptor, digests, history, held_bytes)
+            return PartUpload(room, offered, descriptor, digests, history, checkpoint.offset_bytes)
     except StoreError:
         with suppress(StoreError):
             room.disk.close(path, descriptor)
