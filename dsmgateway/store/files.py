@@ -182,6 +182,11 @@ class Disk:
         status = self.run("ask for free space of", path, os.statvfs, path)
         return status.f_bavail * status.f_frsize
 
+    def free_files(self, path: Path) -> int | None:
+        """Return how many files an ordinary user can still make; None where the file system knows no such number."""
+        status = self.run("ask for free files of", path, os.statvfs, path)
+        return status.f_favail if status.f_files else None
+
     def lock(self, path: Path) -> int:
         """Take the lock of a data folder and return its descriptor; it ends with the process or with `close`."""
         descriptor = self.run("open", path, os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
