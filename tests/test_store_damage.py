@@ -254,6 +254,25 @@ def test_an_index_damaged_anywhere_loses_no_file_and_without_it_all_are_taken(ho
                 _delivers_all(scene, started(scene, folder, indexless), folder)
 
 
+def test_an_index_that_says_two_things_is_rebuilt_at_the_start() -> None:
+    """Its b-tree for offers says another device than its table: no question would find the file again."""
+    with in_memory() as scratch:
+        scene, folder = left_by(scratch / "before", PLAIN, "delete"), scratch / "data"
+        started(scene, folder, {}).stop()
+        scene.files = contents(folder)
+        content = scene.files["index.sqlite3"]
+        tree = content.rindex(b"\x0a\0\0\0\x02", 0, len(content))  # a leaf of an index, with two files in it
+        places = [place for place in range(tree, len(content)) if content.startswith(IMEI.encode() + b"dsm", place)]
+        assert len(places) == 2
+        for place in places:
+            damaged = harmed(content, "flip", place, 0)
+            store = started(scene, folder, {"index.sqlite3": damaged})
+            assert (folder / "index.sqlite3.corrupt").read_bytes() == damaged
+            for offered, sent in ((OLD_OFFER, OLD), (PLAIN, NEW)):
+                assert delivered(store, offered, sent).duplicate
+            store.stop()
+
+
 def _delivers_all(scene: Scene, store: FileStore, folder: Path) -> None:
     try:
         answer = delivered(store, OLD_OFFER, OLD)
