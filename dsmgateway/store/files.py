@@ -173,9 +173,9 @@ class Disk:
         """Give a file a second name, never one that exists."""
         self.run(f"link {source} as", target, os.link, source, target)
 
-    def unlink(self, path: Path) -> None:
-        """Delete a name, if it is there."""
-        self.run("delete", path, path.unlink, missing_ok=True)
+    def unlink(self, path: Path) -> bool:
+        """Delete a name, if it is there; say whether it was."""
+        return self.run("delete", path, _unlink, path)
 
     def free_bytes(self, path: Path) -> int:
         """Return how much an ordinary user can still write to the file system."""
@@ -243,3 +243,11 @@ def _stat(path: Path) -> os.stat_result | None:
         return os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
