@@ -99,6 +99,12 @@ class Settings:
         "again) before the session ends",
     )
     part_max_age: float = _setting(30 * 86400.0, TIME, "age at which an unfinished file is deleted")
+    max_unfinished: int = _setting(
+        100_000,
+        count(100_000_000),
+        "unfinished files that are kept; above that, those of less than 64KiB are not, and begin anew. Each is two "
+        "files on the disk, which a start has to look at; a fleet has few more than one a device",
+    )
     checkpoint_bytes: int = _setting(256 << 10, SIZE, "at most this much of a file has to be sent again after a crash")
     checkpoint_interval: float = _setting(5.0, TIME, "at most the data of this time has to be sent again after a crash")
     store_threads: int = _setting(4, count(64), "threads that write to the disk")

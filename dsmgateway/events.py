@@ -113,6 +113,13 @@ class Event(enum.Enum):
         "An unfinished file that no device went on with was deleted for its age.",
         ("name", "size_bytes", "age_s"),
     )
+    PART_DROPPED = (
+        "part.dropped",
+        "warn",
+        "An unfinished file was deleted because there are too many: short ones above max-unfinished, which begin anew, "
+        "or old ones put aside after a failed sync. Said once a minute for each reason.",
+        ("name", "size_bytes", "reason", "suppressed"),
+    )
     PART_REFUSED = ("part.refused", "warn", "A file that did not match its record was put aside.", ("path",))
     CONNECTED = (
         "device.connected",
@@ -197,7 +204,7 @@ class Event(enum.Enum):
         "file.parked",
         "info",
         "An unfinished file is kept; it goes on at about here when offered again: one that is asked for by identifier "
-        "a packet earlier, which is compared.",
+        "a packet earlier, which is compared. What would begin at 0 is not kept.",
         (*OF_CONNECTION, "device_path", "held"),
     )
     COMPARISON_FAILED = (

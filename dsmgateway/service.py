@@ -242,7 +242,7 @@ class GatewayService(service.MultiService):
 def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
     """A gateway with these settings; ConfigError when a port or certificate is wrong. Nothing is opened yet."""
     worker = StoreWorker(
-        FileStore(settings.data, min_free_bytes=settings.min_free),
+        FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished),
         call_in_reactor=reactor.callFromThread,
         threads=settings.store_threads,
         part_max_age_s=settings.part_max_age,

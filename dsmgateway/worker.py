@@ -23,7 +23,8 @@ from dsmgateway.errors import StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Probe, Result, result_of
-from dsmgateway.store import Differs, Expired, Failing, FileStore, Healed, Offered, Recovery, Stored, Upload
+from dsmgateway.quiet import Quiet
+from dsmgateway.store import Differs, Dropped, Expired, Failing, FileStore, Healed, Offered, Recovery, Stored, Upload
 
 txaio.use_twisted()
 
@@ -150,7 +151,10 @@ class StoreWorker:
         self._lanes_left = threads
         self._stopped: list[Deferred[None]] = []
         self._is_probing = False
+        self._quiet = Quiet(clock())
+        self._clock = clock
         store.volume.changed = self._volume_changed
+        store.dropped = self._part_dropped
 
     def start(self) -> Recovery:
         """Open the store, which blocks for as long as recovery takes, and begin to work; raises `StoreError`."""
@@ -259,6 +263,18 @@ class StoreWorker:
                 log_event(self.log, Event.STORE_FAILING, reason=reason)
             case Healed(after_s, refused):
                 log_event(self.log, Event.STORE_HEALED, after=round(after_s, 1), refused=refused)
+
+    def _part_dropped(self, part: Dropped) -> None:
+        """Have it logged in the reactor thread; called by whichever lane does it."""
+        self._call_in_reactor(self._log_dropped, part)
+
+    def _log_dropped(self, part: Dropped) -> None:
+        name, size_bytes, reason = part.name, part.size_bytes, part.reason
+        suppressed = self._quiet.ask(self._clock(), reason)
+        if suppressed is not None:
+            log_event(
+                self.log, Event.PART_DROPPED, name=name, size_bytes=size_bytes, reason=reason, suppressed=suppressed
+            )
 
     def _lane_ended(self) -> None:
         """Close the store after the last lane; called by a lane."""

@@ -514,7 +514,7 @@ def _assert_believable(journal: Journal, text: bytes, part: bytes) -> None:
     if proven is None:
         return
     assert proven.offset_bytes <= len(part) and zlib.crc32(part[: proven.offset_bytes]) == proven.crc32
-    offset_bytes = resume_offset(journal.offered, proven)
+    offset_bytes = resume_offset(journal.offered, proven.offset_bytes)
     assert 0 <= offset_bytes <= proven.offset_bytes and offset_bytes % 1024 == 0
     assert offset_bytes < journal.offered.size_bytes or not offset_bytes
 

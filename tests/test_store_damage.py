@@ -20,7 +20,7 @@ from store_faults import IMEI, MAX_AGE_S, FaultyDisk, Killed, in_memory
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore, Kind, Offered, OtherFile, State, Stored, check
-from dsmgateway.store.journal import Checkpoint, read_journal
+from dsmgateway.store.journal import read_journal
 from dsmgateway.store.part import resume_offset
 
 PEER = "198.51.100.7"
@@ -191,7 +191,7 @@ def test_a_journal_damaged_anywhere_is_gone_on_with_by_the_records_before(offere
 def _expected(offered: Offered, good_bytes: int) -> int:
     """Where a part goes on of which so many bytes are good."""
     proven = max((end for end in CHECKPOINTS if end <= good_bytes), default=0)
-    return resume_offset(offered, Checkpoint(proven, 0, 1, 0))
+    return resume_offset(offered, proven)
 
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "index gone"])
@@ -252,6 +252,25 @@ def test_an_index_damaged_anywhere_loses_no_file_and_without_it_all_are_taken(ho
                 assert "index.sqlite3" in str(error) and (folder / scene.old).read_bytes() == OLD
                 indexless = dict.fromkeys(("index.sqlite3", "index.sqlite3-wal"))
                 _delivers_all(scene, started(scene, folder, indexless), folder)
+
+
+def test_an_index_that_says_two_things_is_rebuilt_at_the_start() -> None:
+    """Its b-tree for offers says another device than its table: no question would find the file again."""
+    with in_memory() as scratch:
+        scene, folder = left_by(scratch / "before", PLAIN, "delete"), scratch / "data"
+        started(scene, folder, {}).stop()
+        scene.files = contents(folder)
+        content = scene.files["index.sqlite3"]
+        tree = content.rindex(b"\x0a\0\0\0\x02", 0, len(content))  # a leaf of an index, with two files in it
+        places = [place for place in range(tree, len(content)) if content.startswith(IMEI.encode() + b"dsm", place)]
+        assert len(places) == 2
+        for place in places:
+            damaged = harmed(content, "flip", place, 0)
+            store = started(scene, folder, {"index.sqlite3": damaged})
+            assert (folder / "index.sqlite3.corrupt").read_bytes() == damaged
+            for offered, sent in ((OLD_OFFER, OLD), (PLAIN, NEW)):
+                assert delivered(store, offered, sent).duplicate
+            store.stop()
 
 
 def _delivers_all(scene: Scene, store: FileStore, folder: Path) -> None:

@@ -808,6 +808,31 @@ def test_nobody_waits_for_the_commit_of_another_to_ask(start: Start) -> None:
         index._writer().execute("ROLLBACK")
 
 
+@pytest.mark.parametrize("operation", ["query", "commit to"])
+@pytest.mark.parametrize("name", ["SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_NOTADB", "SQLITE_FULL"])
+def test_an_index_that_is_found_damaged_while_it_is_used_says_what_helps(
+    start: Start, operation: str, name: str
+) -> None:
+    class DamagingDisk(FaultyDisk):
+        damaged = False
+
+        def run(self, said, path, call, /, *arguments, **options):  # type: ignore[no-untyped-def]
+            if self.damaged and said == operation:
+                call = self._malformed
+            return super().run(said, path, call, *arguments, **options)
+
+        def _malformed(self, *arguments: object) -> None:
+            error = sqlite3.DatabaseError("as the test has it")
+            error.sqlite_errorname = name
+            raise error
+
+    store = start(disk=(disk := DamagingDisk()))
+    disk.damaged = True
+    (answer,) = store.finish([(_received(store), {})])
+    assert isinstance(answer, StoreError)
+    assert ("(damaged: it is built anew when the gateway is restarted)" in str(answer)) is (name != "SQLITE_FULL")
+
+
 def test_a_rebuild_leaves_a_finish_that_was_cut_off_to_be_completed(start: Start, folder: Path) -> None:
     _killed_finish(start, folder, "link")
     (folder / "index.sqlite3").unlink()

@@ -148,8 +148,8 @@ def test_what_has_a_qualifier_goes_on_one_packet_earlier_than_is_held(
         upload = store.open(PHOTO, PEER)
         _send(upload, held)
         upload.park()
-        (row,) = check(folder)
-        assert (row.state, row.offset_bytes) == (State.RESUMABLE if offset else State.FROM_START, offset)
+        rows = [(row.state, row.offset_bytes) for row in check(folder)]
+        assert rows == ([(State.RESUMABLE, offset)] if offset else [])
     for _ in range(3):
         upload = store.open(PHOTO, PEER)
         assert upload.offset_bytes == upload.position_bytes == offset

@@ -91,6 +91,20 @@ def test_a_part_with_every_byte_leaves_the_last_packet_to_be_sent(start: Start) 
     _assert_whole(store, upload)
 
 
+@pytest.mark.parametrize(("held", "offset"), [(2500, 2048), (len(CONTENT), 7168)])
+def test_a_connection_that_brings_nothing_costs_nothing(start: Start, held: int, offset: int) -> None:
+    """What the last checkpoint proves stays provable, also where the device goes on before it."""
+    store = start()
+    upload = store.open(OFFERED, PEER)
+    _send(upload, held)
+    upload.park()
+    for _ in range(3):
+        upload = store.open(OFFERED, PEER)
+        assert upload.offset_bytes == offset
+        upload.park()
+    _assert_whole(store, store.open(OFFERED, PEER))
+
+
 def test_bytes_beyond_the_checkpoint_are_not_trusted_but_counted(start: Start, tmp_path: Path) -> None:
     store = start()
     upload = store.open(OFFERED, PEER)
@@ -111,16 +125,19 @@ def test_bytes_beyond_the_checkpoint_are_not_trusted_but_counted(start: Start, t
 def test_connections_and_bytes_received_twice_outlive_a_restart_at_zero(start: Start) -> None:
     store = start()
     upload = store.open(OFFERED, PEER)
-    _send(upload, 1000)
+    _send(upload, 3072)
     upload.park()
+    _spool(store, "part").write_bytes(bytes(3072))
     store = start()
     upload = store.open(OFFERED, PEER)
     assert upload.offset_bytes == 0
+    _send(upload, 2048)
     store = start()
     upload = store.open(OFFERED, PEER)
+    assert upload.offset_bytes == 2048
     _send(upload, len(CONTENT))
     sidecar = (store._folder / _finish(store, upload).path).with_suffix(".json").read_text()
-    assert '"connections": 3' in sidecar and '"bytes_received_twice": 1000' in sidecar
+    assert '"connections": 3' in sidecar and '"bytes_received_twice": 3072' in sidecar
 
 
 def test_zeros_where_the_bytes_were_do_not_pass_for_a_prefix(start: Start) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -207,6 +208,36 @@ def _at_once(call: Callable[[int], None], count: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+# -- inodes
+
+
+@pytest.mark.parametrize("free_files", [1000, None])
+def test_a_file_is_taken_where_enough_files_can_be_made(start: Start, disk: Shelf, free_files: int | None) -> None:
+    disk.free_files = lambda path: free_files  # type: ignore[method-assign]
+    store = start()
+    finished(store, store.open(offered(), PEER))
+
+
+def test_a_file_is_refused_where_few_files_can_be_made_and_one_under_way_is_finished(start: Start, disk: Shelf) -> None:
+    store = start()
+    upload = store.open(offered(1), PEER)
+    disk.free_files = lambda path: 999  # type: ignore[method-assign]
+    with pytest.raises(NoRoom, match=r"999 more files \(inodes\) fit on .*/spool, and 1000 shall remain"):
+        store.open(offered(2), PEER)
+    assert len(list(store._spool.folder.glob("*.*"))) == 2 and store._space.needed_bytes == SIZE
+    finished(store, upload)
+
+
+@pytest.mark.parametrize(("total", "left", "answer"), [(0, 0, None), (5000, 12, 12)])
+def test_a_file_system_without_a_number_of_inodes_has_no_such_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, left: int, answer: int | None
+) -> None:
+    fields = list(os.statvfs(tmp_path))
+    fields[5:8] = total, left, left
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+    assert Disk().free_files(tmp_path) == answer
 
 
 # -- soundness

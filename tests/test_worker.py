@@ -22,7 +22,7 @@ from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
-from dsmgateway.store import Differs, FileStore, NoRoom, Offered, Stored, Upload, VolumeFailing
+from dsmgateway.store import Differs, Dropped, FileStore, NoRoom, Offered, Stored, Upload, VolumeFailing
 from dsmgateway.worker import StoreWorker
 
 IMEI = "352093081429150"
@@ -575,6 +575,38 @@ class EndTests(HandRun):
         self.assertNoResult(appended[1030])
         self.step()
         self.successResultOf(appended[1030])
+
+
+class DroppedTests(HandRun):
+    def setUp(self) -> None:
+        """Hear what is logged."""
+        super().setUp()
+        self.log: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(self.log.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log.append)
+
+    def test_what_is_dropped_has_a_line_a_minute_for_each_reason(self) -> None:
+        """Where whole fleets lose short parts, each line says how many there were."""
+        for wait_s in (0, 1, 2, 60):
+            self.clock.advance(wait_s)
+            for reason in ("one", "another"):
+                self.store.dropped(Dropped("a.part", 2048, reason))
+        said = [event["fields"] for event in self.log if event.get("event") == "part.dropped"]
+        line = {"name": "a.part", "size_bytes": 2048}
+        counts = [(reason, suppressed) for suppressed in (0, 2) for reason in ("one", "another")]
+        self.assertEqual(said, [{**line, "reason": reason, "suppressed": count} for reason, count in counts])
+
+    def test_a_short_part_above_the_bound_is_dropped_when_its_connection_ends(self) -> None:
+        """The device is not told: it comes again and begins at 0."""
+        self.store._spool._max_parts = 0
+        upload = self.opened(_offered())
+        self.send(upload, 2)
+        parked = self.worker.park(upload)
+        self.step()
+        self.assertIsNone(self.successResultOf(parked))
+        (said,) = [event["fields"] for event in self.log if event.get("event") == "part.dropped"]
+        self.assertEqual((said["name"], said["size_bytes"]), (f"{upload.offered.key}.part", 2048))
+        self.assertEqual(self.opened(_offered()).offset_bytes, 0)
 
 
 class ThreadTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from dsmgateway.store.check import Checked, Kind, State, check
 from dsmgateway.store.files import Disk
 from dsmgateway.store.store import Answer, FileStore
 from dsmgateway.store.upload import OtherFile, Upload
-from dsmgateway.store.values import Differs, Expired, Offered, Recovery, Stored
+from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Recovery, Stored
 from dsmgateway.store.volume import Failing, Healed, NoRoom, VolumeFailing
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Checked",
     "Differs",
     "Disk",
+    "Dropped",
     "Expired",
     "Failing",
     "FileStore",

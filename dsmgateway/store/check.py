@@ -148,7 +148,7 @@ def _standing(part: Path, disk: Disk) -> tuple[int, int]:
         return 0, 0
     proven = proven_checkpoint(_whole(part, disk), journal.checkpoints)
     whole_bytes = journal.offered.size_bytes
-    return (0 if proven is None else resume_offset(journal.offered, proven)), whole_bytes
+    return (0 if proven is None else resume_offset(journal.offered, proven.offset_bytes)), whole_bytes
 
 
 def _whole(path: Path, disk: Disk) -> Iterator[bytes]:

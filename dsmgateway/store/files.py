@@ -173,14 +173,19 @@ class Disk:
         """Give a file a second name, never one that exists."""
         self.run(f"link {source} as", target, os.link, source, target)
 
-    def unlink(self, path: Path) -> None:
-        """Delete a name, if it is there."""
-        self.run("delete", path, path.unlink, missing_ok=True)
+    def unlink(self, path: Path) -> bool:
+        """Delete a name, if it is there; say whether it was."""
+        return self.run("delete", path, _unlink, path)
 
     def free_bytes(self, path: Path) -> int:
         """Return how much an ordinary user can still write to the file system."""
         status = self.run("ask for free space of", path, os.statvfs, path)
         return status.f_bavail * status.f_frsize
+
+    def free_files(self, path: Path) -> int | None:
+        """Return how many files an ordinary user can still make; None where the file system knows no such number."""
+        status = self.run("ask for free files of", path, os.statvfs, path)
+        return status.f_favail if status.f_files else None
 
     def lock(self, path: Path) -> int:
         """Take the lock of a data folder and return its descriptor; it ends with the process or with `close`."""
@@ -238,3 +243,11 @@ def _stat(path: Path) -> os.stat_result | None:
         return os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

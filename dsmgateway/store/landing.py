@@ -104,7 +104,7 @@ class Ground:
         final = self.folder / record.path
         self.disk.unlink(self.folder / sidecar_path(record.path))
         if self.disk.size(final) is not None:
-            self.disk.rename(final, self.spool.part(key))
+            self.spool.take_back(final, key)
             self.spool.sync()
             self.disk.sync_folder(final.parent)
         self.disk.unlink(self.spool.sidecar(key))
@@ -142,7 +142,7 @@ class Ground:
     def _move(self, landing: Landing) -> None:
         final = self.folder / landing.record.path
         self.folders.make(final.parent)
-        self.disk.rename(self.spool.part(landing.key), final)
+        self.spool.give(landing.key, final)
         self.disk.link(self.spool.sidecar(landing.key), self.folder / sidecar_path(landing.record.path))
 
     def _sync_folders(self, landings: Sequence[Landing]) -> None:

@@ -61,8 +61,8 @@ class Room:
 class PartUpload(Upload):
     """An `Upload` into a part of the spool.
 
-    ``held_bytes``: as far as the part goes that other connections brought and that has to agree with what comes now;
-    ``digests`` may end before it. 0 if there is nothing to compare.
+    ``proven_bytes``: as far as the part goes that other connections brought; ``digests`` may end before it. With a
+    qualifier, what comes now has to agree with it.
     """
 
     comparing: ClassVar[bool] = False
@@ -74,7 +74,7 @@ class PartUpload(Upload):
         descriptor: int,
         digests: Digests,
         history: History,
-        held_bytes: int = 0,
+        proven_bytes: int = 0,
     ) -> None:
         super().__init__(offered, digests.length_bytes)
         self.history = history
@@ -87,8 +87,10 @@ class PartUpload(Upload):
         self._descriptor = descriptor
         self._named_durably = False
         #: Where the part ends on the disk, which is beyond the position after a rewind.
-        self._reach_bytes = max(digests.length_bytes, held_bytes)
-        self._held_bytes = held_bytes
+        self._reach_bytes = proven_bytes
+        self._held_bytes = 0 if offered.qualifier is None else proven_bytes
+        #: What the last record of the journal says is there.
+        self._checkpoint_bytes = proven_bytes
 
     def checkpoint(self) -> None:
         """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
@@ -103,16 +105,23 @@ class PartUpload(Upload):
                 self._room.spool.sync()
                 self._named_durably = True
         self._mark = self.digests.copy()
+        self._checkpoint_bytes = self.position_bytes
         self.dirty_bytes = 0
 
     def park(self) -> None:
-        """As told in `Upload`; a part that never held anything is not kept, or offers alone would fill the spool.
+        """As told in `Upload`; a part with which nobody can go on is not kept, or offers alone would fill the spool.
 
-        Neither is one that can never be taken up.
+        Nor is a short one where there are too many parts.
         """
-        if self.is_open and (self.offered.qualifier == "" or self._never_held()):
+        held_bytes = self.position_bytes if self.dirty_bytes else self._checkpoint_bytes
+        if not self.is_open:
+            super().park()
+        elif resume_offset(self.offered, held_bytes) == 0:
             self.abandon(Ended(f"{self.offered} is parked"))
             self._room.spool.discard(self._key)
+        elif not self._room.spool.has_place(held_bytes):
+            self.abandon(Ended(f"{self.offered} is parked"))
+            self._room.spool.drop(self._key, held_bytes)
         else:
             super().park()
 
@@ -138,9 +147,6 @@ class PartUpload(Upload):
             with suppress(StoreError):
                 self._append(durable=False)
         self.abandon(Ended(f"{self.offered} is finished"))
-
-    def _never_held(self) -> bool:
-        return self.position_bytes == 0 and self.history.connections == 1 and not self.history.twice_bytes
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
         with self._fatal():
@@ -210,6 +216,8 @@ class PartUpload(Upload):
             yield
         except StoreError as error:
             self.abandon(error)
+            if lacks_room(error) and resume_offset(self.offered, self._checkpoint_bytes) == 0:
+                self._room.spool.reject(self._key)
             raise
 
     @contextmanager
@@ -254,14 +262,14 @@ def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]
     return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.crc32), None)
 
 
-def resume_offset(offered: Offered, checkpoint: Checkpoint) -> int:
-    """Return where the device shall go on from this checkpoint, in bytes; 0 means on a new part.
+def resume_offset(offered: Offered, held_bytes: int) -> int:
+    """Return where the device shall go on when so much is proven to be held, in bytes; 0 means on a new part.
 
     With a qualifier one packet is asked for that is held already, to be compared.
     """
     if offered.qualifier == "":
         return 0
-    offset_bytes = packets.resume_offset(checkpoint.offset_bytes, offered.size_bytes)
+    offset_bytes = packets.resume_offset(held_bytes, offered.size_bytes)
     return offset_bytes if offered.qualifier is None else max(offset_bytes - packets.PACKET_BYTES, 0)
 
 
@@ -293,10 +301,9 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
         if proven is not None:
             checkpoint, digests = proven
             history.twice_bytes -= digests.length_bytes
-            held_bytes = 0 if offered.qualifier is None else checkpoint.offset_bytes
-            room.disk.truncate(path, descriptor, max(held_bytes, digests.length_bytes))
+            room.disk.truncate(path, descriptor, checkpoint.offset_bytes)
             _cut_journal(room, offered, checkpoint.end_bytes)
-            return PartUpload(room, offered, descriptor, digests, history, held_bytes)
+            return PartUpload(room, offered, descriptor, digests, history, checkpoint.offset_bytes)
     except StoreError:
         with suppress(StoreError):
             room.disk.close(path, descriptor)
@@ -316,7 +323,7 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
     try:
         blocks = room.disk.blocks(path, descriptor, 0, furthest_bytes)
         checkpoint = proven_checkpoint(blocks, journal.checkpoints)
-        offset_bytes = 0 if checkpoint is None else resume_offset(offered, checkpoint)
+        offset_bytes = 0 if checkpoint is None else resume_offset(offered, checkpoint.offset_bytes)
         if offered.qualifier is not None:
             offset_bytes = _telling_offset(room, path, descriptor, offset_bytes)
         if checkpoint is None or offset_bytes == 0:
@@ -361,11 +368,16 @@ def _begin(room: Room, offered: Offered, history: History) -> PartUpload:
     room.spool.discard(key)
     path = room.spool.journal(key)
     start = Checkpoint(0, 0, history.connections, history.twice_bytes)
-    descriptor = disk.create(path)
     try:
-        records = [encode_header(offered, history.first_seen), encode_checkpoint(start)]
-        disk.write(path, descriptor, 0, records)
-    finally:
-        disk.close(path, descriptor)
-    descriptor = disk.create(room.spool.part(key))
+        descriptor = disk.create(path)
+        try:
+            records = [encode_header(offered, history.first_seen), encode_checkpoint(start)]
+            disk.write(path, descriptor, 0, records)
+        finally:
+            disk.close(path, descriptor)
+        descriptor = room.spool.create_part(key)
+    except StoreError:
+        with suppress(StoreError):
+            room.spool.discard(key)
+        raise
     return PartUpload(room, offered, descriptor, Digests(), history)

@@ -17,6 +17,7 @@ from dsmgateway.store.files import Disk, unless_gone
 from dsmgateway.store.landing import Ground
 from dsmgateway.store.naming import MEDIA, SPOOL, is_final_path, sidecar_path
 from dsmgateway.store.sidecar import LIMIT_BYTES, parse_sidecar
+from dsmgateway.store.spool import Spool
 from dsmgateway.store.values import Expired, Record, Recovery
 
 
@@ -40,7 +41,9 @@ class Restart:
             if name.endswith(".sidecar"):
                 self._complete(name.removesuffix(".sidecar"))
         self._expire(self._spool.aside, now, part_max_age_s)
+        self._spool.clear_aside()
         parts, part_bytes = self._expire(self._spool.folder, now, part_max_age_s)
+        self._spool.parts = parts
         return Recovery(
             rolled_forward=tuple(self._forward),
             rolled_back=tuple(self._back),
@@ -136,7 +139,7 @@ class Restart:
 
     def _expire(self, folder: Path, now: float, part_max_age_s: float) -> tuple[int, int]:
         """Delete what is too old and journals without a part; return the number of parts kept and their bytes."""
-        self._expired += expire(self._disk, folder, now, part_max_age_s)
+        self._expired += expire(self._disk, self._spool, folder, now, part_max_age_s)
         parts = part_bytes = 0
         for name in self._disk.names(folder):
             path = folder / name
@@ -148,7 +151,7 @@ class Restart:
 
 
 def expire(
-    disk: Disk, folder: Path, now: float, part_max_age_s: float, in_use: Container[str] = frozenset()
+    disk: Disk, spool: Spool, folder: Path, now: float, part_max_age_s: float, in_use: Container[str] = frozenset()
 ) -> list[Expired]:
     """Delete parts last written ``part_max_age_s`` before ``now``, but for the keys ``in_use``; return which.
 
@@ -161,9 +164,9 @@ def expire(
         if status is None or path.suffix in ("", ".journal", ".sidecar") or path.stem in in_use:
             continue
         if now - status.st_mtime > part_max_age_s:
-            expired.append(Expired(name, status.st_size, now - status.st_mtime))
             disk.unlink(path.with_suffix(".journal"))
-            disk.unlink(path)
+            if spool.delete(path):
+                expired.append(Expired(name, status.st_size, now - status.st_mtime))
     return expired
 
 

@@ -7,6 +7,7 @@ take it away. Offers come in as `Offered`, bytes through an `Upload`. Knows no s
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
 from dsmgateway.store.signs import Sign, show
 from dsmgateway.store.spool import Spool
 from dsmgateway.store.upload import Ended, Upload
-from dsmgateway.store.values import Differs, Expired, Offered, Record, Recovery, Stored, are_compatible
+from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Record, Recovery, Stored, are_compatible
 from dsmgateway.store.volume import NoRoom, Space, Volume
 
 Answer = Stored | Differs | StoreError
@@ -47,20 +48,23 @@ class FileStore:
         now: Callable[[], float] = time.time,
         disk: Disk | None = None,
         min_free_bytes: int = 0,
+        max_parts: int = sys.maxsize,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Touch nothing yet, but see through symbolic links in ``folder``.
 
         ``now`` gives seconds since 1970, ``clock`` seconds that never go back; ``disk`` makes the system calls, for
         this store alone; an offer is refused when what it and the open uploads still need would leave less than
-        ``min_free_bytes`` free. ``volume`` says whether the disk is failing.
+        ``min_free_bytes`` free; above ``max_parts`` unfinished files the short ones are not kept. ``volume`` says
+        whether the disk is failing; ``dropped`` is told what is not kept, by any thread, and must not block.
         """
         self._folder = folder = Path(os.path.realpath(folder))
         self._now = now
         self._disk = disk or Disk()
         self.volume = Volume(clock, partial(self._show, Sign.FAILING))
         self._disk.unsound = self.volume.failed
-        self._spool = Spool(folder / SPOOL, self._disk)
+        self.dropped: Callable[[Dropped], object] = lambda part: None
+        self._spool = Spool(folder / SPOOL, self._disk, max_parts, lambda part: self.dropped(part))
         self._index = Index(folder / INDEX, self._disk)
         self._ground = Ground(folder, self._disk, self._spool, self._index)
         self._space = Space(self._disk, self._spool.folder, min_free_bytes, partial(self._show, Sign.FULL))
@@ -132,7 +136,8 @@ class FileStore:
             in_use = frozenset(self._open)
         now = self._now()
         folders = (self._spool.folder, self._spool.aside)
-        return tuple(part for folder in folders for part in expire(self._disk, folder, now, part_max_age_s, in_use))
+        found = (expire(self._disk, self._spool, folder, now, part_max_age_s, in_use) for folder in folders)
+        return tuple(part for expired in found for part in expired)
 
     def stop(self) -> None:
         """Park what is open and give the data folder back; a park that fails costs only progress."""

@@ -131,6 +131,15 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A part that was deleted because there are too many: its name, what was held of it, and which bound it was."""
+
+    name: str
+    size_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
     """What start-up found and did; every tuple holds paths relative to the data folder.
 

@@ -22,6 +22,10 @@ from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
 from dsmgateway.store.values import Offered
 
+#: What must be left of the files (inodes) that the file system can make: one that is taken needs up to four at a time,
+#: and those under way need more when they are finished.
+_MIN_FREE_FILES = 1000
+
 
 class NoRoom(StoreError):
     """A file is not taken for lack of room: nothing of it was asked for, and what is held of it is kept."""
@@ -126,7 +130,10 @@ class Space:
         self._admitting = threading.Lock()
 
     def require(self, offered: Offered, missing_bytes: int) -> None:
-        """Raise `NoRoom` unless so many bytes fit, or `StoreError` if that cannot be found out; reserve nothing."""
+        """Raise `NoRoom` unless so many bytes fit, or `StoreError` if that cannot be found out; reserve nothing.
+
+        Files (inodes) must be left, too.
+        """
         # What is needed is looked at first: what is written in between is then counted twice, not left out.
         needed_bytes = self.needed_bytes
         free_bytes = self._disk.free_bytes(self._folder)
@@ -135,6 +142,12 @@ class Space:
             raise NoRoom(
                 f"{offered}: {missing_bytes} bytes are missing, {free_bytes} are free on {self._folder}, of which"
                 f" files under way need {needed_bytes} and {self._min_free_bytes} shall remain"
+            )
+
+        free_files = self._disk.free_files(self._folder)
+        if free_files is not None and free_files < _MIN_FREE_FILES:
+            raise NoRoom(
+                f"{offered}: {free_files} more files (inodes) fit on {self._folder}, and {_MIN_FREE_FILES} shall remain"
             )
 
     def reserve(self, offered: Offered, missing_bytes: int) -> None:
