@@ -10,20 +10,23 @@ from typing import Any, Self
 
 from store_faults import ForgetfulDisk
 
+_PAGE_BYTES = 4096
+
 
 class ModelDisk(ForgetfulDisk):
     """A `ForgetfulDisk` whose memory outlives the process.
 
-    A file whose fsync failed is never durable again although later fsyncs say OK, as Linux has it. While
-    ``short_writes`` is not 0, a write takes half of what it is given and says so. ``fail_for`` calls after the one that
-    fails fail, too.
+    What was to be synced when an fsync failed is not written by a later one, which says OK, as Linux has it: only
+    pages that were written to since then are. While ``short_writes`` is not 0, a write takes half of what it is given
+    and says so. ``fail_for`` calls after the one that fails fail, too.
     """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.short_writes = 0
         self.fail_for = 0
-        self._dropped: set[int] = set()
+        #: Of each file whose fsync failed, the pages that were written to since.
+        self._dirty: dict[int, set[int]] = {}
 
     @classmethod
     def found(cls, root: Path) -> Self:
@@ -43,7 +46,7 @@ class ModelDisk(ForgetfulDisk):
     def after_a_kill(self) -> ModelDisk:
         """The same disk for the next process, which knows of no fault."""
         disk = type(self)(self._root)
-        disk._ids, disk._made, disk._dropped = self._ids, self._made, self._dropped
+        disk._ids, disk._made, disk._dirty = self._ids, self._made, self._dirty
         disk._contents, disk._folders = self._contents, self._folders
         return disk
 
@@ -58,7 +61,12 @@ class ModelDisk(ForgetfulDisk):
             call = write_short
         is_failing = len(self.calls) + 1 == self.fail_at and self.only in f"{operation} {path};"
         try:
-            return super().run(operation, path, call, *arguments, **options)
+            result = super().run(operation, path, call, *arguments, **options)
+            if call in (os.pwritev, write_short):
+                self._touched(arguments[0], arguments[2], arguments[2] + result)
+            elif call is os.ftruncate:
+                self._touched(arguments[0], arguments[1], arguments[1] + 1)
+            return result
         finally:
             if is_failing and self.fail_for:
                 self.fail_at, self.fail_for = self.fail_at + 1, self.fail_for - 1
@@ -71,14 +79,30 @@ class ModelDisk(ForgetfulDisk):
         def fail_to_sync(descriptor: int) -> None:
             status = os.fstat(descriptor)
             if stat.S_ISREG(status.st_mode):
-                self._dropped.add(self._ids[status.st_ino])
+                self._dirty[self._ids[status.st_ino]] = set()
             fail(descriptor)
 
         return fail_to_sync
 
+    def _touched(self, descriptor: int, start_bytes: int, end_bytes: int) -> None:
+        dirty = self._dirty.get(self._ids.get(os.fstat(descriptor).st_ino, 0))
+        if dirty is not None:
+            dirty.update(range(start_bytes // _PAGE_BYTES, -(-end_bytes // _PAGE_BYTES)))
+
     def synced(self, descriptor: int) -> None:
-        if self._ids.get(os.fstat(descriptor).st_ino) not in self._dropped:
-            super().synced(descriptor)
+        number = self._ids.get(os.fstat(descriptor).st_ino, 0)
+        dirty, before = self._dirty.get(number), self._contents.get(number, b"")
+        super().synced(descriptor)
+        if dirty is None:
+            return
+        now = self._contents[number]
+        before = before.ljust(len(now), b"\0")
+        pages = range(0, len(now), _PAGE_BYTES)
+        written = [now if start // _PAGE_BYTES in dirty else before for start in pages]
+        self._contents[number] = b"".join(
+            source[start : min(start + _PAGE_BYTES, len(now))] for source, start in zip(written, pages, strict=True)
+        )
+        dirty.clear()
 
     def durable(self, path: Path) -> bytes | None:
         """What a power cut now would leave of this file; None if not even its name."""

@@ -439,9 +439,11 @@ def test_old_parts_expire_with_a_report_and_young_ones_stay(start: Start, tmp_pa
         upload = store.open(offered, PEER)
         _send(upload, 2048)
         upload.park()
-    (tmp_path / "data/spool/aside/old.1.part").write_bytes(b"x")
+    (tmp_path / f"data/spool/aside/{young.key}.1.part").write_bytes(b"x")
     (tmp_path / "data/spool/lonely.journal").write_bytes(b"x")
-    old = [_spool(store, "part"), tmp_path / "data/spool/aside/old.1.part"]
+    finished = tmp_path / "data/spool/aside/20231114T221320123Z_231452_00000000.1.jpg"
+    finished.write_bytes(b"maybe the only copy")
+    old = [_spool(store, "part"), tmp_path / f"data/spool/aside/{young.key}.1.part", finished]
     store.stop()
     moment = young_time = _spool(store, "part", young).stat().st_mtime
     for path in old:
@@ -449,10 +451,11 @@ def test_old_parts_expire_with_a_report_and_young_ones_stay(start: Start, tmp_pa
     fresh = FileStore(tmp_path / "data", now=lambda: young_time)
     recovery = fresh.start(MAX_AGE_S)
     assert recovery.expired == (
-        Expired("old.1.part", 1, pytest.approx(31 * DAY_S)),
+        Expired(f"{young.key}.1.part", 1, pytest.approx(31 * DAY_S)),
         Expired(f"{OFFERED.key}.part", 2048, pytest.approx(31 * DAY_S)),
     )
     assert (recovery.parts, recovery.part_bytes) == (1, 2048)
+    assert finished.exists()
     assert sorted(os.listdir(tmp_path / "data/spool")) == sorted(["aside", f"{young.key}.journal", f"{young.key}.part"])
     assert fresh.open(OFFERED, PEER).offset_bytes == 0
     assert fresh.open(young, PEER).offset_bytes == 2048

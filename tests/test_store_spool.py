@@ -359,6 +359,28 @@ def test_only_parts_are_dropped_from_aside(start: Start, told: list[Dropped]) ->
     assert len(told) == 2
 
 
+def test_a_part_goes_also_where_its_journal_cannot(start: Start) -> None:
+    """Either being gone keeps it from being taken up after a restart, which forgets that it must not be."""
+
+    class SickDisk(FaultyDisk):
+        def unlink(self, path: Path) -> bool:
+            if path.suffix == ".journal" and self.fail_at:
+                raise StoreError("delete: Input/output error")
+            return super().unlink(path)
+
+    disk = SickDisk(errno=errno.ENOSPC)
+    store = start(disk=disk)
+    upload = store.open(file(), PEER)
+    send(upload, 2 * KIB)
+    upload.checkpoint()
+    send(upload, 4 * KIB)
+    disk.only, disk.calls, disk.fail_at = "fdatasync", [], 1
+    with pytest.raises(StoreError, match="No space"):
+        upload.checkpoint()
+    assert not list(store._spool.folder.glob("*.part"))
+    assert start().open(file(), PEER).offset_bytes == 0
+
+
 def test_an_aside_that_cannot_be_cleared_costs_nothing_else(start: Start) -> None:
     disk = FaultyDisk(errno=errno.EIO)
     store = start(disk=disk)

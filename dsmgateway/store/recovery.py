@@ -161,7 +161,7 @@ def expire(
     for name in disk.names(folder):
         path = folder / name
         status = disk.stat(path)
-        if status is None or path.suffix in ("", ".journal", ".sidecar") or path.stem in in_use:
+        if status is None or not spool.is_part(path) or path.stem in in_use:
             continue
         if now - status.st_mtime > part_max_age_s:
             disk.unlink(path.with_suffix(".journal"))

@@ -60,6 +60,10 @@ class Spool:
         """Make the names in the spool durable."""
         self._disk.sync_folder(self.folder)
 
+    def is_part(self, path: Path) -> bool:
+        """Say whether this file, here or in ``aside``, is a part."""
+        return path.suffix == ".part" if path.parent == self.folder else bool(_PART_ASIDE.fullmatch(path.name))
+
     def create_part(self, key: str) -> int:
         """Make a new part and return its descriptor."""
         descriptor = self._disk.create(self.part(key))
@@ -108,6 +112,9 @@ class Spool:
         self._tainted.add(key)
         with suppress(StoreError):
             self.discard(key)
+        if self.is_tainted(key):
+            with suppress(StoreError):
+                self.delete(self.part(key))
 
     def set_aside(self, key: str) -> None:
         """Never use this part again, because the system may have dropped bytes of it; begin the next one at 0.
@@ -134,7 +141,9 @@ class Spool:
     def clear_aside(self) -> None:
         """Delete all parts in ``aside`` but the newest ones; raises `StoreError`."""
         found = []
-        for name in filter(_PART_ASIDE.fullmatch, self._disk.names(self.aside)):
+        for name in self._disk.names(self.aside):
+            if not self.is_part(self.aside / name):
+                continue
             status = self._disk.stat(self.aside / name)
             if status is not None:
                 found.append((status.st_mtime, name, status.st_size))

@@ -137,18 +137,18 @@ class Space:
         # What is needed is looked at first: what is written in between is then counted twice, not left out.
         needed_bytes = self.needed_bytes
         free_bytes = self._disk.free_bytes(self._folder)
-        if free_bytes - needed_bytes - missing_bytes < self._min_free_bytes:
-            self._found_full(True)
-            raise NoRoom(
-                f"{offered}: {missing_bytes} bytes are missing, {free_bytes} are free on {self._folder}, of which"
-                f" files under way need {needed_bytes} and {self._min_free_bytes} shall remain"
-            )
-
         free_files = self._disk.free_files(self._folder)
-        if free_files is not None and free_files < _MIN_FREE_FILES:
-            raise NoRoom(
-                f"{offered}: {free_files} more files (inodes) fit on {self._folder}, and {_MIN_FREE_FILES} shall remain"
+        if free_bytes - needed_bytes - missing_bytes < self._min_free_bytes:
+            problem = (
+                f"{missing_bytes} bytes are missing, {free_bytes} are free on {self._folder}, of which files under way"
+                f" need {needed_bytes} and {self._min_free_bytes} shall remain"
             )
+        elif free_files is not None and free_files < _MIN_FREE_FILES:
+            problem = f"{free_files} more files (inodes) fit on {self._folder}, and {_MIN_FREE_FILES} shall remain"
+        else:
+            return
+        self._found_full(True)
+        raise NoRoom(f"{offered}: {problem}")
 
     def reserve(self, offered: Offered, missing_bytes: int) -> None:
         """Do as `require` does, and count the bytes as needed if they fit."""
