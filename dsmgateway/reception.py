@@ -133,7 +133,7 @@ class Reception:
             self.state = State.RECEIVING
             over = self._count_resync() if again else []
             return over or [ExpectData(transfer.remaining_bytes, transfer.in_packets)]
-        if verdict is SyncVerdict.NOT_THE_LAST_PACKET:
+        if verdict is SyncVerdict.NOT_COMPARED:
             return [Park(), *self._open(compare=False)]
         if verdict is SyncVerdict.IN_PACKETS:
             return self._count_packets(transfer)

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from dsmgateway.families import Unit
-from dsmgateway.packets import PACKET_BYTES, first_byte, is_whole, last_packet, resume_offset
+from dsmgateway.packets import PACKET_BYTES, first_byte, is_whole, resume_offset
 
 
 class SyncVerdict(enum.Enum):
@@ -21,8 +21,8 @@ class SyncVerdict(enum.Enum):
     GO_ON = enum.auto()
     #: It lies beyond what is held; taking it would leave a hole.
     HOLE = enum.auto()
-    #: Only the last packet was asked for, to compare it, but the device begins before that.
-    NOT_THE_LAST_PACKET = enum.auto()
+    #: Only the end was asked for, to compare it, but the device goes on elsewhere.
+    NOT_COMPARED = enum.auto()
     #: The device counts packets from 1, since a transfer in bytes that is asked for at 0 cannot begin at 1.
     IN_PACKETS = enum.auto()
 
@@ -31,8 +31,8 @@ class SyncVerdict(enum.Enum):
 class Transfer:
     """One file under way: ``held_bytes`` are on our side, all data goes to ``held_bytes`` next.
 
-    ``size`` is what START says, in ``unit``. ``comparing``: only the last packet is asked for, to be compared with a
-    stored file.
+    ``size`` is what START says, in ``unit``. ``comparing``: only the end is asked for, to be compared with a stored
+    file.
     """
 
     device_path: bytes
@@ -41,6 +41,8 @@ class Transfer:
     unit: Unit = Unit.BYTES
     held_bytes: int = 0
     comparing: bool = False
+    #: Where the store had it stand when it was opened.
+    opened_bytes: int = 0
     #: What tells it from other files under the same name, see `dsmgateway.store.Offered`.
     qualifier: str | None = None
     #: Whether a SYNC has been taken: from then on the unit is beyond doubt.
@@ -61,11 +63,6 @@ class Transfer:
     def size_bytes(self) -> int:
         """The size; where packets are counted, the most that it can be."""
         return self.size * PACKET_BYTES if self.in_packets else self.size
-
-    @property
-    def last_packet_bytes(self) -> int:
-        """Where the last packet begins."""
-        return last_packet(self.size_bytes)
 
     @property
     def resume_bytes(self) -> int:
@@ -93,7 +90,7 @@ class Transfer:
 
     def opened(self, offset_bytes: int, comparing: bool) -> bool:
         """Begin where the store says the file stands; tell whether the data for that place follows already."""
-        self.held_bytes, self.comparing = offset_bytes, comparing
+        self.held_bytes, self.opened_bytes, self.comparing = offset_bytes, offset_bytes, comparing
         follows, self.follows_from_start = self.follows_from_start and offset_bytes == 0, False
         self.synced, self.taken, self.from_start = self.synced or follows, False, False
         return follows
@@ -103,8 +100,8 @@ class Transfer:
         if not self.synced and not self.in_packets and self.resume_bytes == 0 and offset == 1:
             return SyncVerdict.IN_PACKETS
         offset_bytes = first_byte(offset) if self.in_packets else offset
-        if self.comparing and offset_bytes != self.last_packet_bytes:
-            return SyncVerdict.NOT_THE_LAST_PACKET
+        if self.comparing and not self.opened_bytes <= offset_bytes <= self.held_bytes:
+            return SyncVerdict.NOT_COMPARED
         if offset_bytes > self.held_bytes or offset_bytes >= self.size_bytes:
             return SyncVerdict.HOLE
         self.held_bytes, self.synced, self.from_start = offset_bytes, True, False

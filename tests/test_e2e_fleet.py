@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,15 +85,21 @@ def _stretch_bytes(path: str, begin: int, end: int) -> int:
     return (4 + len(path) + 1) + (4 + len(METADATA)) + 10 + 8 + (end - begin) + FRAME_BYTES * frames
 
 
-def connections_of(rows: list[Row]) -> dict[tuple[str, str], Connection]:
-    """Every connection of the log, by device and peer, in order of their beginning."""
-    found: dict[tuple[str, str], Connection] = defaultdict(Connection)
+def connections_of(rows: list[Row]) -> list[tuple[str, Connection]]:
+    """The device and what is told of each connection of the log, in order of their beginning."""
+    found: list[tuple[str, Connection]] = []
+    #: By device and peer: a port may come again after its connection has ended.
+    current: dict[tuple[str, str], Connection] = {}
     for row in rows:
         if "imei" not in row:
             continue
-        connection = found[row["imei"], row["peer"]]
+        if row["event"] == "device.connected":
+            current[row["imei"], row["peer"]] = Connection(inits=1)
+            found.append((row["imei"], current[row["imei"], row["peer"]]))
+            continue
+        connection = current[row["imei"], row["peer"]]
         match row["event"]:
-            case "device.connected" | "device.offers":
+            case "device.offers":
                 connection.inits += 1
             case "file.opened":
                 connection.stretches.append((row["device_path"], row["offset"], row["offset"]))
@@ -111,12 +116,12 @@ def connections_of(rows: list[Row]) -> dict[tuple[str, str], Connection]:
 def received_again(rows: list[Row]) -> tuple[list[int], list[int]]:
     """For each cut: bytes that came and were not kept, and bytes that were kept and asked for again all the same."""
     connections = connections_of(rows)
-    unkept = [one.received_bytes - one.needed_bytes for one in connections.values() if one.parked]
-    whole = [one.received_bytes - one.needed_bytes for one in connections.values() if not one.parked]
+    unkept = [one.received_bytes - one.needed_bytes for _, one in connections if one.parked]
+    whole = [one.received_bytes - one.needed_bytes for _, one in connections if not one.parked]
     assert set(whole) == {0}, "the accounting is wrong where nothing was cut"
     held: dict[tuple[str, str], int] = {}
     again = []
-    for (imei, _), connection in connections.items():
+    for imei, connection in connections:
         for path, begin, end in connection.stretches:
             if (imei, path) in held:
                 again.append(held[imei, path] - begin)

@@ -226,6 +226,23 @@ class Conversations(Base):
         self.assertEqual(again.answers(), c.RepeatInit().encode())
         self.assertEqual(self.stored(), [FILE])
 
+    def test_a_known_crc_and_a_short_last_packet_need_two(self) -> None:
+        """What two bytes have in common proves nothing; a cut frame of them is asked for again by itself."""
+        file = FILE[:4098]
+        crc = build.crc16(file)
+        first, again = Link(self.factory), Link(self.factory)
+        first.send(*build.opening(file, crc=crc), *build.data_frames(file))
+        first.lose()
+        again.send(*build.opening(file, crc=crc)[:4])
+        self.assertTrue(again.answers().endswith(c.Resume(3072).encode()))
+        whole, short = build.data_frames(file, 3072)
+        again.send(c.Sync(3072), whole, short[:-1] + b"!")
+        self.assertEqual(again.answers(), c.Resume(4096).encode())
+        again.send(c.Sync(4096), *build.data_frames(file, 4096))
+        self.assertEqual(again.answers(), c.RepeatInit().encode())
+        self.assertEqual(self.stored(), [file])
+        self.assertEqual(len(self.logged("file.known")), 1)
+
     def test_a_last_packet_that_differs_has_the_file_taken_whole(self) -> None:
         """Two files with the same path, size and CRC are told apart; both are kept."""
         other = bytearray(FILE)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from dsmgateway.commands import PACKET_BYTES
 from dsmgateway.families import Unit
+from dsmgateway.packets import last_packet
 from dsmgateway.transfer import SyncVerdict, Transfer
 
 SIZES = st.integers(1, 5000)
@@ -32,7 +33,7 @@ def in_packets(packets: int = 5, held_bytes: int = 0) -> Transfer:
 )
 def test_last_packet(size_bytes: int, last_packet_bytes: int) -> None:
     """The last packet begins at the last boundary that has data after it."""
-    assert transfer(size_bytes).last_packet_bytes == last_packet_bytes
+    assert last_packet(size_bytes) == last_packet_bytes
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,25 @@ def test_opened_anew_is_asked_for_where_it_stands() -> None:
     assert begun.resume_bytes == 1024
 
 
-def test_comparison_takes_the_last_packet_only() -> None:
-    """Only the last packet is compared; a device that begins elsewhere is not, not even lower."""
+def test_comparison_takes_what_was_asked_for_only() -> None:
+    """Only the end is compared; a device that begins elsewhere is not, not even lower."""
     begun = transfer(held_bytes=4096, comparing=True)
-    assert begun.sync(0) is SyncVerdict.NOT_THE_LAST_PACKET
-    assert begun.sync(3072) is SyncVerdict.NOT_THE_LAST_PACKET
-    assert begun.sync(4999) is SyncVerdict.NOT_THE_LAST_PACKET
+    assert begun.sync(0) is SyncVerdict.NOT_COMPARED
+    assert begun.sync(3072) is SyncVerdict.NOT_COMPARED
+    assert begun.sync(4999) is SyncVerdict.NOT_COMPARED
     assert begun.sync(4096) is SyncVerdict.GO_ON
+
+
+def test_comparison_of_two_packets_goes_on_within_them() -> None:
+    """Where the second one came damaged it is asked for again; the first one has been compared."""
+    begun = transfer(5000, held_bytes=3072, comparing=True)
+    assert begun.sync(4096) is SyncVerdict.NOT_COMPARED
+    assert begun.sync(3072) is SyncVerdict.GO_ON
+    begun.take(1024)
+    assert begun.resume_bytes == 4096
+    assert begun.sync(2048) is SyncVerdict.NOT_COMPARED
+    assert begun.sync(4096) is SyncVerdict.GO_ON
+    assert begun.sync(3072) is SyncVerdict.GO_ON, "a rewind"
 
 
 @pytest.mark.parametrize(
