@@ -282,6 +282,50 @@ def test_a_part_that_was_kept_goes_on_above_the_bound_and_the_bound_holds_after_
     assert told == [], "of no use in any case"
 
 
+NAMELESS = file(1, 2 * KIB, in_packets=True, qualifier="")
+
+
+@pytest.mark.parametrize("failing", ["query", ".sidecar;", "commit"])
+@pytest.mark.parametrize("offered", [file(0, 900), NAMELESS], ids=["one packet", "nameless"])
+def test_a_finish_that_fails_leaves_no_part_with_which_nobody_can_go_on(
+    start: Start, told: list[Dropped], offered: Offered, failing: str
+) -> None:
+    disk = FaultyDisk()
+    store = start(disk=disk)
+    upload = store.open(offered, PEER)
+    send(upload, offered.size_bytes)
+    disk.only, disk.calls, disk.errno, disk.fail_at = failing, [], errno.ENOSPC, 1
+    assert isinstance(store.finish([(upload, {})])[0], StoreError)
+    disk.only, disk.fail_at = "", 0
+    assert (names(store), store._spool.parts, told) == ([], 0, [])
+    assert finish(store, store.open(offered, PEER)).size_bytes == offered.size_bytes
+
+
+def test_a_finish_that_fails_keeps_no_short_part_above_the_bound(start: Start, told: list[Dropped]) -> None:
+    disk = FaultyDisk()
+    store = start(disk=disk, max_parts=1)
+    park(store, file(0), 4 * KIB)
+    for size_bytes, parts in [(5 * KIB, 1), (80 * KIB, 2)]:
+        upload = store.open(file(1, size_bytes), PEER)
+        send(upload, size_bytes)
+        disk.only, disk.calls, disk.errno, disk.fail_at = ".sidecar;", [], errno.ENOSPC, 1
+        assert isinstance(store.finish([(upload, {})])[0], StoreError)
+        disk.only, disk.fail_at = "", 0
+        assert store._spool.parts == parts
+    assert [part.size_bytes for part in told] == [5 * KIB]
+    assert store.open(file(1, 80 * KIB), PEER).offset_bytes == 79 * KIB
+
+
+def test_a_finish_that_comes_too_late_does_not_touch_the_part_of_the_newer_connection(start: Start) -> None:
+    store = start()
+    offered = file(0, 900)
+    old = store.open(offered, PEER)
+    send(old, 900)
+    new = store.open(offered, PEER)
+    assert isinstance(store.finish([(old, {})])[0], StoreError)
+    assert finish(store, new).size_bytes == 900
+
+
 def test_threads_count_alike(start: Start) -> None:
     store = start()
 

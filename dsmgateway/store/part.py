@@ -114,16 +114,19 @@ class PartUpload(Upload):
         Nor is a short one where there are too many parts.
         """
         held_bytes = self.position_bytes if self.dirty_bytes else self._checkpoint_bytes
-        if not self.is_open:
-            super().park()
-        elif resume_offset(self.offered, held_bytes) == 0:
+        if self.is_open and not self._is_kept(held_bytes):
             self.abandon(Ended(f"{self.offered} is parked"))
-            self._room.spool.discard(self._key)
-        elif not self._room.spool.has_place(held_bytes):
-            self.abandon(Ended(f"{self.offered} is parked"))
-            self._room.spool.drop(self._key, held_bytes)
+            self._remove(held_bytes)
         else:
             super().park()
+
+    def tidy(self) -> None:
+        """After a finish that failed: delete the part where `park` would not have kept what the journal says is there.
+
+        Nobody parks it any more, so it would stay until it expires.
+        """
+        if not self._is_kept(self._checkpoint_bytes):
+            self._remove(self._checkpoint_bytes)
 
     def begin_writing(self) -> None:
         """Let the system begin to write the part out while those of the same group are sealed."""
@@ -146,6 +149,7 @@ class PartUpload(Upload):
         if self.dirty_bytes:
             with suppress(StoreError):
                 self._append(durable=False)
+                self._checkpoint_bytes = self.position_bytes
         self.abandon(Ended(f"{self.offered} is finished"))
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
@@ -204,6 +208,15 @@ class PartUpload(Upload):
                 self._disk.fdatasync(path, descriptor)
         finally:
             self._disk.close(path, descriptor)
+
+    def _is_kept(self, held_bytes: int) -> bool:
+        return resume_offset(self.offered, held_bytes) > 0 and self._room.spool.has_place(held_bytes)
+
+    def _remove(self, held_bytes: int) -> None:
+        if resume_offset(self.offered, held_bytes) == 0:
+            self._room.spool.discard(self._key)
+        else:
+            self._room.spool.drop(self._key, held_bytes)
 
     def _close(self) -> None:
         self._room.ended(self)

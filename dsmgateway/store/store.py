@@ -236,9 +236,12 @@ class FileStore:
         """Finish files no two of which have the same content."""
         answers: dict[int, Answer] = {}
         landings: dict[int, Landing] = {}
-        for _, (upload, _about) in group:
-            if isinstance(upload, PartUpload) and upload.is_open:
-                upload.begin_writing()
+        # An upload that has ended already may share its part with the one that took it over.
+        parts = {
+            number: upload for number, (upload, _about) in group if isinstance(upload, PartUpload) and upload.is_open
+        }
+        for part in parts.values():
+            part.begin_writing()
         for number, (upload, about) in group:
             try:
                 prepared = self._prepare(upload, about, {landing.record.path for landing in landings.values()})
@@ -253,6 +256,10 @@ class FileStore:
         offers = {number: upload.offered for number, (upload, _about) in group}
         for number, landing in landings.items():
             answers[number] = landing.failure or _stored(landing.record, offers[number], duplicate=False)
+        for number, part in parts.items():
+            if isinstance(answers[number], StoreError):
+                with suppress(StoreError):
+                    part.tidy()
         return answers
 
     def _prepare(self, upload: Upload, about: Mapping[str, object], taken: set[str]) -> Answer | Landing:
