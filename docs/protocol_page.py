@@ -9,13 +9,13 @@ from protocol_commands import SECTIONS, Cell, Example, Section
 from protocol_talks import IMEI, TALKS, Talk, decoded, trace
 
 from dsmgateway.commands import ALL_OFFERS, MAX_METADATA_BYTES, STATUS_NAMES
-from dsmgateway.config import OPTIONS
 from dsmgateway.crc import crc16
 from dsmgateway.families import IDENTIFIERS, ROWS, Row, Unit, format_of, row_of, stem_of, unit_of
 from dsmgateway.framing import MAX_CANDIDATES, MAX_DATA_FRAME_BYTES
 from dsmgateway.metadata import Metadata
 from dsmgateway.packets import PACKET_BYTES
 from dsmgateway.session import MAX_FRUITLESS_INITS
+from dsmgateway.settings import OPTIONS
 from dsmgateway.store.naming import final_path
 
 #: The last protocol id before the unified protocol, and the first of it.

@@ -17,13 +17,13 @@ from twisted.internet.protocol import Protocol
 
 from dsmgateway.addresses import network_of
 from dsmgateway.admission import Admission
-from dsmgateway.config import Settings
 from dsmgateway.crowd import Crowd, Hit
 from dsmgateway.events import Event, log_event
 from dsmgateway.flapping import Claim, Flapping, Holder
 from dsmgateway.limits import crowd_limits
 from dsmgateway.quiet import Quiet
 from dsmgateway.quota import Quota
+from dsmgateway.settings import Settings
 
 txaio.use_twisted()
 

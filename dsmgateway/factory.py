@@ -27,8 +27,8 @@ from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import State
 
 if TYPE_CHECKING:
-    from dsmgateway.config import Settings
     from dsmgateway.interfaces import IFileWorker
+    from dsmgateway.settings import Settings
 
 txaio.use_twisted()
 

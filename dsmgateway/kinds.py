@@ -1,7 +1,7 @@
 """The kinds of values a setting can have: how each is written by a person, checked, and written back.
 
 One `Kind` serves command line, environment, TOML file, help text and the example file alike. Knows nothing of which
-settings there are (`dsmgateway.config`), nor of where a value came from.
+settings there are (`dsmgateway.settings`), nor of where a value came from.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from dsmgateway.config import Settings
 from dsmgateway.crowd import CrowdLimits
 from dsmgateway.families import Family
 from dsmgateway.reception import SessionOptions
+from dsmgateway.settings import Settings
 from dsmgateway.states import State
 from dsmgateway.timing import TimeLimits
 

@@ -23,13 +23,13 @@ import txaio
 from twisted.python.failure import Failure
 
 from dsmgateway.admission import APPROVE, Admission, Roll, Sighting
-from dsmgateway.config import Settings
 from dsmgateway.devices import FILE_NAME, Devices
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.known_devices import MAX_LIST_BYTES, parse_known_devices
 from dsmgateway.lanes import result_of
 from dsmgateway.quiet import Quiet
+from dsmgateway.settings import Settings
 from dsmgateway.worker import ThreadFactory
 
 txaio.use_twisted()

@@ -50,12 +50,12 @@ from dsmgateway.trace import Trace
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from dsmgateway.config import Settings
     from dsmgateway.door import Door
     from dsmgateway.interfaces import IFileWorker
     from dsmgateway.reception import SessionOptions
     from dsmgateway.registry import Registry
     from dsmgateway.setbacks import Setbacks
+    from dsmgateway.settings import Settings
     from dsmgateway.timing import TimeLimits
 
 txaio.use_twisted()

@@ -22,7 +22,6 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from dsmgateway import __version__
-from dsmgateway.config import Settings
 from dsmgateway.descriptors import descriptor_limit, most_connections
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
@@ -32,6 +31,7 @@ from dsmgateway.lanes import Pace
 from dsmgateway.listeners import EndpointListener, PortListener, listener, spelt_tls
 from dsmgateway.lookout import Lookout
 from dsmgateway.proxy import ProxyFactory
+from dsmgateway.settings import Settings
 from dsmgateway.store import Expired, FileStore, Recovery
 from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.worker import StoreWorker

@@ -24,7 +24,7 @@ from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 
 from dsmgateway import __version__, config
-from dsmgateway.config import OPTIONS, Loaded, Option
+from dsmgateway.config import Loaded
 from dsmgateway.descriptors import most_connections, raise_descriptor_limit
 from dsmgateway.errors import ConfigError, GatewayError
 from dsmgateway.escape import one_line
@@ -34,6 +34,7 @@ from dsmgateway.logs import LineObserver, Stream
 from dsmgateway.lookout import KnownFile
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
+from dsmgateway.settings import OPTIONS, Option
 
 txaio.use_twisted()
 

@@ -34,7 +34,7 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.tls_peer import UNREADABLE, TLSTransport, names_in, note_verification, openssl_reason
 
 if TYPE_CHECKING:
-    from dsmgateway.config import Settings
+    from dsmgateway.settings import Settings
 
 txaio.use_twisted()
 

@@ -43,7 +43,7 @@ from conftest import (
 from dsmgateway import commands as c
 from dsmgateway import effects as fx
 from dsmgateway.captures import CaptureError, Piece, read_capture
-from dsmgateway.config import OPTIONS, load
+from dsmgateway.config import load
 from dsmgateway.crc import crc16
 from dsmgateway.decode import Decoding, Direction, Line, direction_of
 from dsmgateway.errors import CommandError, ConfigError, FramingError, HeaderError
@@ -55,6 +55,7 @@ from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import Layout
 from dsmgateway.proxy_header import MAX_V1_BYTES, MAX_V2_BODY_BYTES, V2_SIGNATURE, Header, HeaderParser
 from dsmgateway.reception import SessionOptions
+from dsmgateway.settings import OPTIONS
 from dsmgateway.states import State
 from dsmgateway.store import Offered
 from dsmgateway.store.index import _COLUMNS, _INSERT, _SCHEMA, _values

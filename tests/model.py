@@ -25,13 +25,13 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from dsmgateway import commands as c
-from dsmgateway.config import Settings
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
 from dsmgateway.factory import CameraFactory
 from dsmgateway.framing import GatewayDecoder
 from dsmgateway.lanes import Job, Lane, Pace
 from dsmgateway.packets import PACKET_BYTES
+from dsmgateway.settings import Settings
 from dsmgateway.store import FileStore, Recovery, State, check
 from dsmgateway.store.files import Disk
 from dsmgateway.store.recovery import under_way

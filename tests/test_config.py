@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmgateway import config
-from dsmgateway.config import OPTIONS, Loaded, Settings
+from dsmgateway.config import Loaded
 from dsmgateway.errors import ConfigError
 from dsmgateway.kinds import CIPHERS, FILE, FLAG, FOLDER, NETWORKS, PORT, SIZE, TIME, Kind, choice, count
+from dsmgateway.settings import OPTIONS, Settings
 
 ROOT = Path(__file__).parent.parent
 HERE = Path("/srv/cameras")

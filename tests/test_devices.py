@@ -23,10 +23,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway.admission import APPROVE, KNOWN, Admission, Roll, Sighting
 from dsmgateway.cli import main
-from dsmgateway.config import Settings
 from dsmgateway.devices import APPROVED, BLOCKED, FILE_NAME, UNKNOWN, Device, Devices
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.lookout import KnownFile, Lookout, Watcher
+from dsmgateway.settings import Settings
 
 ONE, TWO, THREE = "356917000000013", "356917000000021", "356917000000039"
 

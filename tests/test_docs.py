@@ -30,7 +30,6 @@ from videos import as_delivered, clip, ffmpeg
 
 from dsmgateway import commands as c
 from dsmgateway.cli import main
-from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.effects import End
 from dsmgateway.events import Event
 from dsmgateway.factory import CameraFactory
@@ -41,6 +40,7 @@ from dsmgateway.metadata import Metadata
 from dsmgateway.metadata_layouts import PARTS, Layout
 from dsmgateway.reception import SessionOptions
 from dsmgateway.session import Session
+from dsmgateway.settings import OPTIONS, Settings
 from dsmgateway.states import LEGAL, State
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,8 @@ from OpenSSL.SSL import TLS_METHOD, Connection, Context, OP_NO_TLSv1_3, WantRead
 from OpenSSL.SSL import Error as TLSError
 from running import environment, eventually, free_port
 
-from dsmgateway.config import OPTIONS, Settings
 from dsmgateway.events import Event
+from dsmgateway.settings import OPTIONS, Settings
 from dsmgateway.tls_peer import openssl_reason
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tls.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from running import (
 )
 
 from dsmgateway import commands as c
-from dsmgateway.config import Settings
+from dsmgateway.settings import Settings
 
 V1 = b"PROXY TCP4 192.0.2.7 10.0.0.1 40000 10014\r\n"
 V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"

@@ -21,11 +21,11 @@ from soak import SOAK, times
 from store_faults import in_memory
 
 from dsmgateway import commands as c
-from dsmgateway.config import Settings
 from dsmgateway.crc import crc16
 from dsmgateway.families import IDENTIFIERS
 from dsmgateway.lanes import Pace
 from dsmgateway.packets import PACKET_BYTES
+from dsmgateway.settings import Settings
 from dsmgateway.store import FileStore, part
 
 MOST_FILES = 4

@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway import commands as c
-from dsmgateway.config import Settings
 from dsmgateway.crc import crc16
 from dsmgateway.factory import CameraFactory
 from dsmgateway.framing import GatewayDecoder
@@ -32,6 +31,7 @@ from dsmgateway.protocol import (
     CameraProtocol,
 )
 from dsmgateway.session import Session
+from dsmgateway.settings import Settings
 from dsmgateway.states import State
 from dsmgateway.store import Disk
 from tests import conftest as build

@@ -21,13 +21,13 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from dsmgateway.config import Settings
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.factory import CameraFactory
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.listeners import RECEIVE_BUFFER_BYTES, EndpointListener, PortListener, listener
 from dsmgateway.logs import LineObserver
 from dsmgateway.service import GatewayService
+from dsmgateway.settings import Settings
 from dsmgateway.store import Expired, Offered, Recovery, Upload
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -17,11 +17,11 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway import tap
-from dsmgateway.config import OPTIONS
 from dsmgateway.errors import StoreError
 from dsmgateway.kinds import FLAG
 from dsmgateway.logs import LineObserver
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
+from dsmgateway.settings import OPTIONS
 from dsmgateway.store import FileStore
 
 

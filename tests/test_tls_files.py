@@ -28,9 +28,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from dsmgateway.config import Settings
 from dsmgateway.door import RefusedProtocol
 from dsmgateway.errors import ConfigError
+from dsmgateway.settings import Settings
 from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.tls import _certificates as certificates
 from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason, why_lost
