@@ -28,6 +28,7 @@ from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.known_devices import MAX_LIST_BYTES, parse_known_devices
 from dsmgateway.lanes import result_of
+from dsmgateway.opening import open_without_waiting
 from dsmgateway.quiet import Quiet
 from dsmgateway.settings import Settings
 from dsmgateway.worker import ThreadFactory
@@ -60,7 +61,7 @@ class KnownFile:
     def read(self) -> dict[str, str]:
         """Return the names by IMEI; ConfigError, with path and line, when that is no list or cannot be read."""
         try:
-            with open(self.path, "rb", opener=_open_without_waiting) as stream:
+            with open(self.path, "rb", opener=open_without_waiting) as stream:
                 status = os.fstat(stream.fileno())
                 self._read = self._there = _signature(status)
                 if not stat.S_ISREG(status.st_mode):
@@ -213,11 +214,6 @@ class Lookout:
         """Say what lasts, once a minute."""
         if self._quiet.ask(self._clock(), key) is not None:
             log_event(self.log, Event.DEVICES_UNREADABLE, reason=problem)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; of a pipe, do not wait for somebody to write to it, which would be the last look."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _signature(status: os.stat_result) -> tuple[int, ...]:

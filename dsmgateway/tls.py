@@ -31,6 +31,7 @@ from zope.interface import implementer
 
 from dsmgateway.errors import ConfigError
 from dsmgateway.events import Event, log_event
+from dsmgateway.opening import open_without_waiting
 from dsmgateway.tls_peer import UNREADABLE, TLSTransport, names_in, note_verification, openssl_reason
 
 if TYPE_CHECKING:
@@ -109,14 +110,9 @@ def _load(settings: Settings) -> tuple[CertificateOptions, x509.Certificate]:
     return options, chain[0]
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; of a pipe, do not wait for somebody to write to it, which would be the end of everything else."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _read(path: Path, setting: str, secret: bool = False) -> bytes:
     try:
-        with open(path, "rb", opener=_open_without_waiting) as stream:
+        with open(path, "rb", opener=open_without_waiting) as stream:
             mode = os.fstat(stream.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise ConfigError(f"file {path}: not a regular file", setting)

@@ -33,7 +33,7 @@ class Upload(abc.ABC):
     who sends it. After the first `StoreError` of the disk every further call raises the same one.
     """
 
-    #: True: nothing is kept, the last packet is compared with the stored file.
+    #: True: nothing is kept, what comes is compared with the end of the stored file.
     comparing: ClassVar[bool]
 
     def __init__(self, offered: Offered, offset_bytes: int) -> None:
