@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,20 @@ def _a_day_of_photos(store: FileStore, camera: Camera) -> None:
     upload = store.open(camera.offer(two), "198.51.100.7")
     camera.send(upload, two, 2048)
     store.stop()
+
+
+def come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) -> None:
+    """Deliver everything to the same store, if it runs, then to a new one: each file is there, once."""
+    store.probe()
+    try:
+        for path in camera.contents:
+            camera.deliver(store, path)
+    except StoreError as error:
+        assert "is not running" in str(error), error
+    with suppress(StoreError):
+        store.stop()
+    disk.bury()
+    assert_nothing_lost(folder, camera)
 
 
 def assert_nothing_lost(folder: Path, camera: Camera) -> None:

@@ -32,6 +32,7 @@ from store_faults import (
     Kind,
     a_day,
     assert_nothing_lost,
+    come_back,
     in_memory,
 )
 
@@ -79,20 +80,6 @@ def _said(name: str, kind: Kind, trials: int) -> None:
     assert trials > 3
 
 
-def _come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) -> None:
-    """Deliver everything to the same store, if it runs, then to a new one: each file is there, once."""
-    store.probe()
-    try:
-        for path in camera.contents:
-            camera.deliver(store, path)
-    except StoreError as error:
-        assert "is not running" in str(error), error
-    with suppress(StoreError):
-        store.stop()
-    disk.bury()
-    assert_nothing_lost(folder, camera)
-
-
 # -- short writes
 
 
@@ -115,7 +102,7 @@ def test_a_short_write_and_then_no_room(scratch: Path, kind: Kind) -> None:
             a_day(store, camera)
         if disk.writes <= number:
             break
-        _come_back(store, folder, disk, camera)
+        come_back(store, folder, disk, camera)
     _said("short, then ENOSPC", kind, number - 1)
 
 
@@ -152,7 +139,7 @@ def test_a_call_fails(scratch: Path, kind: Kind, reason: int) -> None:
             a_day(store, camera)
         if len(disk.calls) < number:
             break
-        _come_back(store, folder, disk, camera)
+        come_back(store, folder, disk, camera)
         trials += 1
     _said(errno.errorcode[reason], kind, trials)
 
@@ -205,7 +192,7 @@ def test_a_start_fails_after_a_kill_in_a_finish(scratch: Path, kind: Kind, reaso
             if len(disk.calls) < again:
                 disk.bury()
                 break
-            _come_back(store, folder, disk, camera)
+            come_back(store, folder, disk, camera)
             trials += 1
     _said(f"kill, then {errno.errorcode[reason]} at the start", kind, trials)
 

@@ -9,7 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from store_faults import MAX_AGE_S, Camera, FaultyDisk, ForgetfulDisk, Killed, a_day, assert_nothing_lost, in_memory
+from store_faults import (
+    MAX_AGE_S,
+    Camera,
+    FaultyDisk,
+    ForgetfulDisk,
+    Killed,
+    a_day,
+    assert_nothing_lost,
+    come_back,
+    in_memory,
+)
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore
@@ -89,25 +99,8 @@ def test_any_call_may_fail_and_the_camera_succeeds_when_it_comes_back(scratch: P
             a_day(store, camera)
         if len(disk.calls) < number:
             break
-        _come_back(store, folder, disk, camera)
-        with suppress(StoreError):
-            store.stop()
-        disk.bury()
-        assert_nothing_lost(folder, camera)
+        come_back(store, folder, disk, camera)
     assert number > 140
-
-
-def _come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) -> None:
-    """Deliver everything to the same store, which must go on; where it did not even start, to a new one."""
-    store.probe()
-    try:
-        for path in camera.contents:
-            camera.deliver(store, path)
-    except StoreError as error:
-        if "is not running" not in str(error):
-            raise
-        disk.bury()
-        assert_nothing_lost(folder, camera)
 
 
 @pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
