@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from conftest import IDLE, IMEI, content, data_frames, init
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
-from running import Row, RunningGateway, assert_stored_exactly_once, checked, running_gateway, simulated
+from running import (
+    Row,
+    RunningGateway,
+    assert_stored_exactly_once,
+    checked,
+    eventually,
+    running_gateway,
+    simulated,
+)
 
 from dsmgateway import commands as c
 from dsmgateway.commands import Offer
@@ -256,7 +264,8 @@ def test_a_photo_is_stored_across_a_restart(tmp_path: Path) -> None:
         with HandDualCam(gateway) as camera:
             assert camera.offer_file(photo) == 0
             camera.say(c.Sync(1), *photo.frames()[:600])
-            gateway.has_read()
+            (journal,) = eventually("the file's journal", lambda: gateway.spool(".journal"))
+            eventually("a checkpoint", lambda: journal.read_bytes().count(b"\n") > 2)  # header, start
             gateway.kill()
             assert_not_acknowledged(camera.hear_the_end())
         gateway.start()
