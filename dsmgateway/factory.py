@@ -20,6 +20,7 @@ from dsmgateway.door import Door, RefusedProtocol
 from dsmgateway.events import Event, log_event
 from dsmgateway.flapping import Holder
 from dsmgateway.limits import session_options, time_limits
+from dsmgateway.low_water import LOOK_AFTER_S
 from dsmgateway.protocol import CameraProtocol
 from dsmgateway.quiet import Quiet
 from dsmgateway.registry import Registry
@@ -53,6 +54,8 @@ class CameraFactory(Factory):
         self._quiet = Quiet(clock.seconds())
         self.under_way: set[Deferred[Any]] = set()
         self.session_options, self.time_limits = session_options(settings), time_limits(settings)
+        #: Seconds of silence after which what the system holds back of a connection is fetched, well before its time.
+        self.look_after_s = min(LOOK_AFTER_S, settings.data_timeout / 2, settings.min_rate_time / 2)
         self.door = Door(settings, clock.seconds, now)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:

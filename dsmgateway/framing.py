@@ -40,7 +40,8 @@ from dsmgateway.commands import (
 )
 from dsmgateway.crc import crc16
 from dsmgateway.errors import FramingError
-from dsmgateway.frames import FRAMES, DataRun, good_frames
+from dsmgateway.frames import FRAME_OVERHEAD_BYTES, FRAMES, DataRun, good_frames
+from dsmgateway.packets import PACKET_BYTES
 
 #: Frames whose CRC is tried in one search; how many searches a peer can cause is the session's ``max_resyncs``.
 MAX_CANDIDATES = 16
@@ -127,6 +128,15 @@ class DeviceDecoder:
     def buffered_bytes(self) -> int:
         """Bytes that were fed and are not yet part of an event."""
         return len(self._buffer)
+
+    @property
+    def awaited_bytes(self) -> int:
+        """What must come at the least until all file data expected is there; 0 where no good data is under way."""
+        if self._budget_bytes <= 0 or not self._in_data or self._dropping or self._window:
+            return 0
+        least_bytes = self._budget_bytes - (PACKET_BYTES - 1 if self._whole_packets else 0)
+        frames = -(-least_bytes // PACKET_BYTES)
+        return least_bytes + frames * FRAME_OVERHEAD_BYTES - len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""

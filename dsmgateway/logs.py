@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
@@ -31,6 +32,8 @@ LEVELS: Mapping[str, Any] = {
 }
 #: A text that needs no quotes: nothing in it could be taken for the end of the value.
 _BARE = re.compile(r"[^\s\"'=\\]+")
+#: One in ASCII that needs no escapes either, as nearly all are.
+_AS_IT_IS = re.compile(r"[!#-&(-<>-\[\]-~]+")
 #: Names in a JSON line that are never a field's.
 _OWN_NAMES = frozenset({"time", "level", "event"})
 
@@ -49,6 +52,8 @@ class Stream(Protocol):
 
 def _plain(value: object) -> Any:
     """``value`` in terms that JSON has."""
+    if type(value) is str or type(value) is int:
+        return value
     match value:
         case None | bool() | int():
             return value
@@ -65,17 +70,33 @@ def _plain(value: object) -> Any:
 
 
 def _shown(value: object) -> str:
-    plain = _plain(value)
+    plain = value if type(value) is str else _plain(value)
+    if type(plain) is int:
+        return str(plain)
     if not isinstance(plain, str):
         return one_line(json.dumps(plain, ensure_ascii=False))
+    if _AS_IT_IS.fullmatch(plain):
+        return plain
     if _BARE.fullmatch(plain):
         return one_line(plain)
     quoted = plain.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{one_line(quoted)}"'
 
 
-def _moment(event: LogEvent) -> datetime:
-    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    """``2026-11-22T12:16:38``, which many lines have in common."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def _time(event: LogEvent) -> float:
+    return float(event.get("log_time", 0.0))
+
+
+@lru_cache(maxsize=256)
+def _name(name: str) -> str:
+    """The name of a field, of which there are few."""
+    return one_line(name)
 
 
 def _level(event: LogEvent) -> str:
@@ -114,10 +135,10 @@ def _message(event: LogEvent) -> str:
 
 def text_line(event: LogEvent) -> str:
     """``2026-11-22T12:16:38Z info file.stored imei=350000000000006 size=4096`` and, below it, indented, a traceback."""
-    parts = [_moment(event).strftime("%Y-%m-%dT%H:%M:%SZ"), _level(event)]
+    parts = [f"{_second(int(_time(event)))}Z", _level(event)]
     if "event" in event:
         parts.append(one_line(str(event["event"])))
-        parts += [f"{one_line(name)}={_shown(value)}" for name, value in _fields(event).items()]
+        parts += [f"{_name(name)}={_shown(value)}" for name, value in _fields(event).items()]
     else:
         parts.append(f"{one_line(_namespace(event))}: {one_line(_message(event))}")
     lines = [" ".join(parts)]
@@ -132,9 +153,9 @@ def json_line(event: LogEvent) -> str:
 
     An event that is not ours has ``event`` "log", ``namespace`` and ``message``; one with a failure has ``traceback``.
     """
-    moment = _moment(event)
+    milliseconds = int(_time(event) * 1000)
     line: dict[str, object] = {
-        "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z",
+        "time": f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z",
         "level": _level(event),
         "event": str(event.get("event", "log")),
     }

@@ -40,6 +40,7 @@ from dsmgateway.effects import (
 from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.framing import DeviceDecoder
+from dsmgateway.low_water import LowWater
 from dsmgateway.session import Session
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, NoRoom, Offered, OtherFile, Stored, Upload, VolumeFailing
@@ -83,6 +84,7 @@ class Shared(typing.Protocol):
     registry: Registry[CameraProtocol]
     setbacks: Setbacks
     under_way: set[Deferred[Any]]
+    look_after_s: float
 
     def welcome(self, connection: CameraProtocol) -> None:
         """Count a connection that is there."""
@@ -112,6 +114,7 @@ class CameraProtocol(Protocol):
         self.timing = Timing(factory.time_limits, factory.clock.seconds())
         self.session = Session(factory.session_options)
         self._decoder = DeviceDecoder()
+        self._low_water = LowWater(None, 1)
         self._upload: Upload | None = None
         self._store_error: BaseException | None = None
         self._unwritten_bytes = 0
@@ -129,7 +132,9 @@ class CameraProtocol(Protocol):
         """Begin to wait for INIT; with TLS its handshake comes first, in the same time."""
         self.factory.welcome(self)
         self._handshakes = ISSLTransport.providedBy(self.transport)
-        if self.factory.settings.trace is not None:
+        if self.factory.settings.trace is None:
+            self._low_water = LowWater(self.transport, self.factory.settings.receive_low_water)
+        else:
             now = self.factory.clock.seconds
             self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
 
@@ -160,6 +165,7 @@ class CameraProtocol(Protocol):
         """Keep what was received and forget the connection."""
         self._reason = self._reason or why_lost(self.transport, reason, self._handshakes)
         state = self.session.state
+        self._low_water.release()
         self.factory.forget(self)
         self._perform(self.session.lost())
         if self._trace is not None:
@@ -181,17 +187,27 @@ class CameraProtocol(Protocol):
 
     def taken_over(self) -> None:
         """End: the device has a newer connection."""
+        self._take_what_waits()
         self._guard(lambda: self._perform(self.session.taken_over()))
 
     def stop(self) -> None:
         """End: the gateway stops."""
+        self._take_what_waits()
         self._guard(lambda: self._perform(self.session.stop()))
+
+    def _take_what_waits(self) -> None:
+        """Read what the system holds back of a file whose connection is about to be ended."""
+        if self._low_water.holds_back and not self._paused:
+            self.transport.doRead()  # should it tell of the connection's end, so will the reactor
 
     def check_time(self, now: float) -> None:
         """Tell the session when its state has lasted too long; called once a second for every connection."""
         self._guard(lambda: self._check_time(now))
 
     def _check_time(self, now: float) -> None:
+        if self._low_water.holds_back and now - self.timing.heard >= self.factory.look_after_s:
+            self._low_water.wake()
+            return  # first what is there; time is looked at in the next round
         state = self.session.state
         self._regulate()
         lagging = self._paused and self.session.reads
@@ -235,6 +251,7 @@ class CameraProtocol(Protocol):
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
+        self._low_water.wait_for(self._decoder.awaited_bytes)
         self._end_if_half_closed()
 
     def _judge(self, init: Init) -> Effects:

@@ -108,6 +108,12 @@ class Settings:
     probe_interval: float = _setting(
         5.0, TIME, "between two attempts to write to a disk that failed; until one succeeds no new file is taken"
     )
+    receive_low_water: int = _setting(
+        16 << 10,
+        SIZE,
+        "file data that the system gathers of a connection before the gateway looks (SO_RCVLOWAT), for 5s at most: 16 "
+        "packets cost little more than one; 1B for each at once. Not with TLS or a trace",
+    )
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
 
     # Who may come in, and how much of it: dsmgateway.door. Each default lets any real device through many times over.

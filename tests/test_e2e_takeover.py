@@ -25,7 +25,6 @@ def test_the_old_connection_is_idle(tmp_path: Path) -> None:
         assert old.begin() == 0
         frames = picture.frames()
         old.say(*frames[:10], frames[10][:700])
-        gateway.has_read()
         assert new.deliver() == 10 * c.PACKET_BYTES
         assert old.hear_the_end() == b""
         assert_not_acknowledged(bytes(old.heard))
