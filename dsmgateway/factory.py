@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 txaio.use_twisted()
 
+#: Connections that a sweep checks at once, which takes some milliseconds, and the pause before it checks more.
+SWEEP_AT_ONCE = 250
+SWEEP_PAUSE_S = 0.01
+#: In how many such pieces it is through with all of them at the latest, however many there are: well within a second.
+SWEEP_PIECES = 50
+
 
 class CameraFactory(Factory):
     """What all connections share."""
@@ -49,6 +55,7 @@ class CameraFactory(Factory):
         self.worker = worker
         self.clock = clock
         self.connections: set[CameraProtocol] = set()
+        self._unswept: list[CameraProtocol] = []
         self.registry: Registry[CameraProtocol] = Registry()
         self.setbacks = Setbacks()
         self._quiet = Quiet(clock.seconds())
@@ -64,10 +71,22 @@ class CameraFactory(Factory):
         return CameraProtocol(self, shown_address(addr), source) if self.door.lets_in(source) else RefusedProtocol()
 
     def sweep(self) -> None:
-        """Check the time limits of all connections, paused ones too; to be called once a second."""
+        """Check the time limits of all connections, paused ones too; to be called once a second.
+
+        Of many connections it checks some at a time, so that the others need not wait for all of it.
+        """
+        if not self._unswept:
+            self._unswept = list(self.connections)
+            self._sweep_on(max(SWEEP_AT_ONCE, -(-len(self._unswept) // SWEEP_PIECES)))
+
+    def _sweep_on(self, count: int) -> None:
         now = self.clock.seconds()
-        for connection in list(self.connections):
-            connection.check_time(now)
+        piece, self._unswept = self._unswept[:count], self._unswept[count:]
+        if self._unswept:
+            self.clock.callLater(SWEEP_PAUSE_S, self._sweep_on, count)
+        for connection in piece:
+            if connection in self.connections:
+                connection.check_time(now)
 
     def no_room(self, reason: str) -> None:
         """Have it logged that a file was not taken for lack of room; each camera would say so at each attempt."""

@@ -136,7 +136,7 @@ class DeviceDecoder:
             return 0
         least_bytes = self._budget_bytes - (PACKET_BYTES - 1 if self._whole_packets else 0)
         frames = -(-least_bytes // PACKET_BYTES)
-        return least_bytes + frames * FRAME_OVERHEAD_BYTES - len(self._buffer)
+        return max(least_bytes + frames * FRAME_OVERHEAD_BYTES - len(self._buffer), 0)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""

@@ -13,8 +13,6 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.interfaces import ISSLTransport, ITCPTransport
-
 #: Silence after which what may be waiting is fetched: longer than the slowest usual camera takes to bring 16 KiB.
 LOOK_AFTER_S = 5.0
 
@@ -24,10 +22,9 @@ class LowWater:
 
     __slots__ = ("_mark_bytes", "_most_bytes", "_socket")
 
-    def __init__(self, transport: Any, most_bytes: int) -> None:
-        """``transport`` may be any; of one that is no plain TCP connection nothing is changed."""
-        is_plain = ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
-        self._socket: socket.socket | None = transport.getHandle() if is_plain and most_bytes > 1 else None
+    def __init__(self, tcp: Any = None, most_bytes: int = 1) -> None:
+        """``tcp`` is the connection (ITCPTransport), None where the reactor shall be woken for each segment."""
+        self._socket: socket.socket | None = None if tcp is None else tcp.getHandle()
         self._most_bytes = most_bytes
         self._mark_bytes = 1
 

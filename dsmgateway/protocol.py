@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import txaio
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -114,7 +114,8 @@ class CameraProtocol(Protocol):
         self.timing = Timing(factory.time_limits, factory.clock.seconds())
         self.session = Session(factory.session_options)
         self._decoder = DeviceDecoder()
-        self._low_water = LowWater(None, 1)
+        self._low_water = LowWater()
+        self._sends_at_once = False
         self._upload: Upload | None = None
         self._store_error: BaseException | None = None
         self._unwritten_bytes = 0
@@ -132,9 +133,10 @@ class CameraProtocol(Protocol):
         """Begin to wait for INIT; with TLS its handshake comes first, in the same time."""
         self.factory.welcome(self)
         self._handshakes = ISSLTransport.providedBy(self.transport)
-        if self.factory.settings.trace is None:
+        self._sends_at_once = ITCPTransport.providedBy(self.transport) and not self._handshakes
+        if self.factory.settings.trace is None and self._sends_at_once:
             self._low_water = LowWater(self.transport, self.factory.settings.receive_low_water)
-        else:
+        if self.factory.settings.trace is not None:
             now = self.factory.clock.seconds
             self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
 
@@ -202,7 +204,10 @@ class CameraProtocol(Protocol):
 
     def check_time(self, now: float) -> None:
         """Tell the session when its state has lasted too long; called once a second for every connection."""
-        self._guard(lambda: self._check_time(now))
+        try:
+            self._check_time(now)
+        except Exception:
+            self._bug(Failure())
 
     def _check_time(self, now: float) -> None:
         if self._low_water.holds_back and now - self.timing.heard >= self.factory.look_after_s:
@@ -338,6 +343,12 @@ class CameraProtocol(Protocol):
             self._renew()
         if self._trace is not None:
             self._trace.write("gateway", data)
+        if self._sends_at_once:
+            sent = self.transport.writeSomeData(data)
+            if sent == len(data):
+                return  # by way of the reactor it would have cost another turn and two changes of what it waits for
+            self._sends_at_once = False  # all that follows has to wait behind the rest
+            data = data[sent:] if isinstance(sent, int) else data
         self.transport.write(data)
 
     def _claim(self, imei: str) -> None:

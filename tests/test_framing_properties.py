@@ -18,6 +18,7 @@ from conftest import (
     data_frames,
     drained,
     enhanced_frames,
+    in_data,
     init,
     merged,
     opening,
@@ -27,7 +28,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dsmgateway import commands as c
-from dsmgateway import crc as crc_module
+from dsmgateway import frames, framing
+from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
 from dsmgateway.frames import DataRun
 from dsmgateway.framing import MAX_CANDIDATES, DeviceDecoder, DeviceEvent, GatewayDecoder, StepFound
@@ -61,7 +63,7 @@ TOKENS = [
     c.Status(1).encode(),
     init(IDLE).encode(),
     init(imei=OTHER_IMEI).encode(),
-    c.EnhancedData(0, b"abc", crc_module.crc16(b"abc")).encode(),
+    c.EnhancedData(0, b"abc", crc16(b"abc")).encode(),
     content(60),
 ]
 
@@ -136,6 +138,45 @@ def test_cuts_do_not_matter_to_the_session(stream: bytes, places: list[int]) -> 
     assert results[0] == results[1] == results[2]
 
 
+@given(st.integers(1, 5000), st.booleans(), st.integers(1, c.PACKET_BYTES), CUTS)
+def test_what_is_awaited_comes(size: int, in_packets: bool, packet_bytes: int, places: list[int]) -> None:
+    """Never more is awaited than what brings the file to its end, however it is cut; all of that with whole packets."""
+    if in_packets:
+        packet_bytes = c.PACKET_BYTES
+    frames_of_file = data_frames(content(size), packet_bytes=packet_bytes)
+    decoder, told = in_data(size), -(-size // c.PACKET_BYTES) * c.PACKET_BYTES if in_packets else size
+    decoder.expect_data(told, in_packets)
+    stream = b"".join(frames_of_file)
+    left, awaited = len(stream), []
+    for piece in cut(stream, places):
+        awaited.append((decoder.awaited_bytes, left))
+        decoder.feed(piece)
+        left -= len(piece)
+        assert all(isinstance(event, DataRun) for event in drained(decoder))
+    assert all(0 <= least <= comes for least, comes in awaited)
+    if packet_bytes == c.PACKET_BYTES and not in_packets:
+        assert all(least == comes for least, comes in awaited)
+    if not in_packets or size == told:
+        assert decoder.awaited_bytes == 0
+
+
+def test_nothing_is_awaited_where_data_is_not_in_order() -> None:
+    """Before SYNC, in a search and while data is dropped, every byte may tell something."""
+    decoder = DeviceDecoder()
+    decoder.expect_data(5000)
+    assert decoder.awaited_bytes == 0
+    decoder = in_data()
+    decoder.expect_data(5000)
+    assert decoder.awaited_bytes == 5000 + 5 * 6
+    decoder.feed(b"\xff" * 20)
+    assert decoder.next_event() is None
+    assert decoder.awaited_bytes == 0
+    decoder = in_data()
+    decoder.expect_data(5000)
+    decoder.drop_until_sync()
+    assert decoder.awaited_bytes == 0
+
+
 @given(STREAMS, CUTS)
 def test_buffer_is_bounded_by_one_search(stream: bytes, places: list[int]) -> None:
     """Where no METADATA is under way, never more than 2,062 bytes wait after draining."""
@@ -188,23 +229,29 @@ def work(pieces: Iterable[bytes]) -> tuple[int, int]:
     calls = crc_bytes = 0
 
     def count(frame: FrameType, what: str, _: object) -> None:
-        nonlocal calls, crc_bytes
+        nonlocal calls
         calls += what in ("call", "c_call")
-        if what == "call" and frame.f_code is crc_module.crc16.__code__:
-            crc_bytes += len(frame.f_locals["data"])
+
+    def counted_crc16(data: bytes, start: int) -> int:
+        nonlocal crc_bytes
+        crc_bytes += len(data)
+        return crc16(data, start)
 
     decoder = DeviceDecoder()
     decoder.feed(b"".join(opening(bytes(1 << 20))))
     list(drained(decoder))
     before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        for piece in pieces:
-            decoder.feed(piece)
-            while decoder.next_event() is not None:
-                pass
-    finally:
-        sys.setprofile(before)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (framing, frames):
+            patch.setattr(module, "crc16", counted_crc16)
+        sys.setprofile(count)
+        try:
+            for piece in pieces:
+                decoder.feed(piece)
+                while decoder.next_event() is not None:
+                    pass
+        finally:
+            sys.setprofile(before)
     return calls, crc_bytes
 
 

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway import commands as c
 from dsmgateway.crc import crc16
-from dsmgateway.factory import CameraFactory
+from dsmgateway.factory import SWEEP_AT_ONCE, SWEEP_PAUSE_S, CameraFactory
 from dsmgateway.framing import GatewayDecoder
 from dsmgateway.limits import LINGER_S
 from dsmgateway.protocol import (
@@ -687,6 +687,21 @@ class Bugs(Base):
         self.wait(10)
         self.assertEqual([link.transport.disconnecting for link in links], [True, True])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_sweep_over_many_connections_comes_in_pieces(self) -> None:
+        """Others are heard between them; each connection is looked at once, unless it has ended meanwhile."""
+        links = [Link(self.factory) for _ in range(2 * SWEEP_AT_ONCE + 1)]
+        self.clock.advance(10)
+        self.factory.sweep()
+        ended = sum(link.transport.disconnecting for link in links)
+        self.assertEqual(ended, SWEEP_AT_ONCE)
+        left = [link for link in links if not link.transport.disconnecting]
+        left[0].lose()
+        self.factory.sweep()
+        self.assertEqual(sum(link.transport.disconnecting for link in links), ended, "the round goes on by itself")
+        self.clock.pump([SWEEP_PAUSE_S] * 3)
+        self.assertEqual(sum(link.transport.disconnecting for link in links), len(links) - 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_bug_at_the_stop(self) -> None:
         """One connection that cannot be ended does not keep the others from being parked."""
