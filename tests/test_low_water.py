@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ class LowWaterTests(TestCase):
         heard = bytearray()
 
         def asked() -> bool:
-            with suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):
                 heard.extend(new.recv(4096))
             return c.Resume(7 * c.PACKET_BYTES).encode() in heard
 
@@ -187,7 +187,7 @@ class LowWaterTests(TestCase):
         heard = bytearray()
 
         def all_heard() -> bool:
-            with suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):
                 heard.extend(camera.recv(1 << 20))
             return len(heard) == sum(map(len, said))
 
