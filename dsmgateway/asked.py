@@ -5,8 +5,8 @@ Knows nothing of states, and asks for nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dsmgateway.commands import MetadataRequest, Offer
 from dsmgateway.families import IDENTIFIERS, Family, Unit, family_of, unit_of
@@ -74,6 +74,7 @@ class Asked:
         return Metadata.parse(self.metadata_body, self.protocol_id, self.device_path)
 
 
-def in_order(offers: Offer, last: Offer) -> Iterator[Offer]:
-    """Yield what is offered in the order in which it is asked for: paths, photos, videos, and at the end ``last``."""
-    return iter(sorted(offers, key=lambda offer: (offer is last, offer)))
+@lru_cache(maxsize=1024)
+def in_order(offers: Offer, last: Offer) -> tuple[Offer, ...]:
+    """Return what is offered in the order in which it is asked for: paths, photos, videos, and at the end ``last``."""
+    return tuple(sorted(offers, key=lambda offer: (offer is last, offer)))

@@ -10,9 +10,12 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dsmgateway.commands import Offer
 
+#: Paths of which it is remembered what they are, since it is asked several times of each; the longest have 512 bytes.
+_REMEMBERED = 1024
 #: From this protocol id on every camera is asked by path, counts bytes and describes files in JSON.
 UNIFIED_PROTOCOL = 6
 
@@ -113,6 +116,7 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9-]+")
 _STEM_BYTES = 40
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def row_of(device_path: bytes) -> Row:
     """Return the row of the file that has this path (without NUL) or identifier on the device."""
     identified = _BY_IDENTIFIER.get(device_path)
@@ -127,6 +131,7 @@ def family_of(device_path: bytes) -> Family:
     return row_of(device_path).family
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def format_of(device_path: bytes) -> Format:
     """Return what the file with this path or identifier is."""
     kind = row_of(device_path).kind

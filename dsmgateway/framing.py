@@ -170,6 +170,8 @@ class DeviceDecoder:
 
     def _data_run(self) -> DataRun | None:
         """Take the longest run of whole and good frames from the head of the buffer."""
+        if len(self._buffer) < FRAME_OVERHEAD_BYTES:
+            return None
         budget = self._budget_bytes if self._budget_bytes > 0 else len(self._buffer)
         run, self._crc, stop = good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
         if run is None:

@@ -105,7 +105,7 @@ class Metadata:
             moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=self._time_ms)
         except OverflowError:
             return None
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+        return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
     @property
     def _time_ms(self) -> int:

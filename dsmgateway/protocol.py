@@ -6,7 +6,8 @@ without an acknowledgement, anything else is a bug of ours that aborts this conn
 with its traceback. Whom the door (`dsmgateway.door`) refuses is told CLOSE, before it takes over from anybody. What is
 shared by all connections is `dsmgateway.factory`.
 
-While the store is at work, or lags behind, the transport is paused and decoded no further.
+While the store is at work nothing is decoded, and the transport is paused as soon as something comes; while the store
+lags behind, it is paused, too.
 """
 
 from __future__ import annotations
@@ -247,12 +248,10 @@ class CameraProtocol(Protocol):
 
     def _advance(self) -> None:
         """Give the session what is decoded, as long as it reads."""
+        session, next_event = self.session, self._decoder.next_event
         try:
-            while self.session.reads:
-                event = self._decoder.next_event()
-                if event is None:
-                    break
-                self._perform(self._judge(event) if isinstance(event, Init) else self.session.receive(event))
+            while session.reads and (event := next_event()) is not None:
+                self._perform(self._judge(event) if isinstance(event, Init) else session.receive(event))
         except PeerError as error:
             self._perform(self.session.broke_protocol(str(error)))
         self._regulate()
@@ -296,10 +295,14 @@ class CameraProtocol(Protocol):
             self.transport.loseConnection()
 
     def _regulate(self) -> None:
-        """Pause the sender while the store is at work or lags behind, and let it go on after that."""
+        """Pause a sender that goes on while the store is at work, or for which it lags behind; resume it after that.
+
+        Most wait for the store's answer, and for them the reactor need not be told twice.
+        """
         bound = UNWRITTEN_LOW_BYTES if self._paused else UNWRITTEN_HIGH_BYTES
         backlog = self._unwritten_bytes > 0 and self.factory.worker.backlog_bytes > BACKLOG_HIGH_BYTES
-        pause = not self.session.reads or self._unwritten_bytes > bound or backlog
+        ahead = not self.session.reads and self._decoder.buffered_bytes > 0
+        pause = ahead or self._unwritten_bytes > bound or backlog
         if pause is self._paused or self.session.state is State.ENDED:
             return
         self._paused = pause

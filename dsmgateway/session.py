@@ -109,8 +109,9 @@ class Session(Reception):
             self.imei = init.imei_digits
             effects.append(Claim(self.imei))
         self._asked, self._noted_late = None, frozenset()
-        self._offers = tuple(in_order(init.offers, self.last_resort))
-        names = [offer.name for offer in init.offers]
+        offers = init.offers
+        self._offers = in_order(offers, self.last_resort)
+        names = [offer.name for offer in in_order(offers, Offer(0))]
         unknown = f"{init.unknown_settings:08x}" if init.unknown_settings else None
         effects.append(self._note(event, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown))
         effects += self._ask_next(init.protocol_id)

@@ -30,6 +30,9 @@ class State(enum.Enum):
     FAREWELL = "farewell"
     ENDED = "ended"
 
+    #: States are looked up for every packet, and there is one object of each: `enum.Enum` goes by the name, in Python.
+    __hash__ = object.__hash__
+
 
 S = State
 #: What each state waits for, in the protocol's words; some of what else is legal is only put up with.
