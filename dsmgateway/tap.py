@@ -6,6 +6,7 @@ possible, before the process becomes a daemon, and is said in one line with a no
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
