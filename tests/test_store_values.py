@@ -384,3 +384,15 @@ def test_whatever_the_caller_says_becomes_json() -> None:
         "3": [1, None],
         "odd": "{1}",
     }
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), _JSON, min_size=1, max_size=4))
+def test_a_sidecar_is_indented_as_the_module_json_does_it(fields: dict[str, object]) -> None:
+    assert encode_sidecar(fields, {}) == json.dumps(fields, indent=2).encode("ascii") + b"\n"

@@ -3,8 +3,9 @@
 The essay. The offset at which a device goes on is what the disk can prove, never a size or a number in memory: a part
 after a power cut may have its full size and zeros in it. So a checkpoint first makes the bytes durable, then says in
 the journal how many they were and their CRC-32, and a part is resumed at the latest checkpoint whose CRC-32 is that of
-the bytes found. Bytes beyond it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. A part
-whose fsync failed is never used again, not even after a second fsync that says OK.
+the bytes found. Bytes beyond it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. The
+journal begins with the first checkpoint, which most files do not come to. A part whose fsync failed is never used
+again, not even after a second fsync that says OK.
 
 A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
 goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
@@ -21,7 +22,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from dsmgateway import packets
@@ -29,7 +29,7 @@ from dsmgateway.errors import StoreError
 from dsmgateway.store.digests import Digests
 from dsmgateway.store.files import Disk, lacks_room
 from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
-from dsmgateway.store.spool import Spool
+from dsmgateway.store.spool import JOURNAL, PART, Spool
 from dsmgateway.store.upload import Ended, OtherFile, Upload
 from dsmgateway.store.values import Offered
 
@@ -75,6 +75,8 @@ class PartUpload(Upload):
         digests: Digests,
         history: History,
         proven_bytes: int = 0,
+        *,
+        has_journal: bool = False,
     ) -> None:
         super().__init__(offered, digests.length_bytes)
         self.history = history
@@ -85,6 +87,8 @@ class PartUpload(Upload):
         self._key = offered.key
         self._path = room.spool.part(self._key)
         self._descriptor = descriptor
+        self._has_journal = has_journal
+        self._sealed = False
         self._named_durably = False
         #: Where the part ends on the disk, which is beyond the position after a rewind.
         self._reach_bytes = proven_bytes
@@ -121,12 +125,18 @@ class PartUpload(Upload):
             super().park()
 
     def tidy(self) -> None:
-        """After a finish that failed: delete the part where `park` would not have kept what the journal says is there.
+        """After a finish that failed: say in the journal what is durable, as well as may be, or delete the part.
 
-        Nobody parks it any more, so it would stay until it expires.
+        Deleted is what `park` would not have kept: nobody parks it any more, so it would stay until it expires.
         """
-        if not self._is_kept(self._checkpoint_bytes):
-            self._remove(self._checkpoint_bytes)
+        held_bytes = self.position_bytes if self._sealed else self._checkpoint_bytes
+        if held_bytes > self._checkpoint_bytes and self._is_kept(held_bytes):
+            with suppress(StoreError):
+                self._append(durable=False)
+                self._checkpoint_bytes = held_bytes
+            held_bytes = self._checkpoint_bytes
+        if not self._is_kept(held_bytes):
+            self._remove(held_bytes)
 
     def begin_writing(self) -> None:
         """Let the system begin to write the part out while those of the same group are sealed."""
@@ -134,10 +144,7 @@ class PartUpload(Upload):
             self._disk.begin_writing(self._path, self._descriptor)
 
     def seal(self) -> None:
-        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used.
-
-        The journal hears of it too, as well as it may: should the finish fail, only the last packet is sent again.
-        """
+        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used."""
         self.require_whole()
         with self._fatal():
             if self._disk.length(self._path, self._descriptor) != self._reach_bytes:
@@ -146,10 +153,7 @@ class PartUpload(Upload):
                 self._disk.truncate(self._path, self._descriptor, self.position_bytes)
             with self._set_aside_on_failure():
                 self._disk.fsync(self._path, self._descriptor)
-        if self.dirty_bytes:
-            with suppress(StoreError):
-                self._append(durable=False)
-                self._checkpoint_bytes = self.position_bytes
+        self._sealed = True
         self.abandon(Ended(f"{self.offered} is finished"))
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
@@ -200,10 +204,16 @@ class PartUpload(Upload):
         """Write into the journal that every byte up to the position is durable."""
         history, path = self.history, self._room.spool.journal(self._key)
         checkpoint = Checkpoint(self.position_bytes, self.digests.crc32, history.connections, history.twice_bytes)
-        descriptor = self._disk.open(path, os.O_RDWR)
+        if self._has_journal:
+            descriptor, records = self._disk.open(path, os.O_RDWR), []
+        else:
+            descriptor = self._room.spool.create(self._key, JOURNAL)
+            start = Checkpoint(0, 0, history.connections, history.twice_bytes)
+            records = [encode_header(self.offered, history.first_seen), encode_checkpoint(start)]
+            self._has_journal = True
         try:
-            end_bytes = self._disk.length(path, descriptor)
-            self._disk.write(path, descriptor, end_bytes, [encode_checkpoint(checkpoint)])
+            end_bytes = self._disk.length(path, descriptor) if not records else 0
+            self._disk.write(path, descriptor, end_bytes, [*records, encode_checkpoint(checkpoint)])
             if durable:
                 self._disk.fdatasync(path, descriptor)
         finally:
@@ -248,7 +258,7 @@ class PartUpload(Upload):
 def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
     """Take up the part of this offer where the disk proves it to be, or begin a new one; raises `StoreError`."""
     key = offered.key
-    is_of_no_use = room.spool.is_tainted(key) or offered.qualifier == ""
+    is_of_no_use = room.spool.is_tainted(key) or offered.qualifier == "" or not room.spool.may_have(key, JOURNAL)
     journal = None if is_of_no_use else _journal(room, offered)
     if journal is None:
         return _begin(room, offered, History(now))
@@ -316,7 +326,7 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
             history.twice_bytes -= digests.length_bytes
             room.disk.truncate(path, descriptor, checkpoint.offset_bytes)
             _cut_journal(room, offered, checkpoint.end_bytes)
-            return PartUpload(room, offered, descriptor, digests, history, checkpoint.offset_bytes)
+            return PartUpload(room, offered, descriptor, digests, history, checkpoint.offset_bytes, has_journal=True)
     except StoreError:
         with suppress(StoreError):
             room.disk.close(path, descriptor)
@@ -349,7 +359,7 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
     return checkpoint, digests
 
 
-def _telling_offset(room: Room, path: Path, descriptor: int, offset_bytes: int) -> int:
+def _telling_offset(room: Room, path: str, descriptor: int, offset_bytes: int) -> int:
     """Return the offset of the last packet, from this one backwards, that proves something by being equal, or 0."""
 
     def packet(begin_bytes: int) -> bytes:
@@ -377,20 +387,5 @@ def _cut_journal(room: Room, offered: Offered, end_bytes: int) -> None:
 
 
 def _begin(room: Room, offered: Offered, history: History) -> PartUpload:
-    key, disk = offered.key, room.disk
-    room.spool.discard(key)
-    path = room.spool.journal(key)
-    start = Checkpoint(0, 0, history.connections, history.twice_bytes)
-    try:
-        descriptor = disk.create(path)
-        try:
-            records = [encode_header(offered, history.first_seen), encode_checkpoint(start)]
-            disk.write(path, descriptor, 0, records)
-        finally:
-            disk.close(path, descriptor)
-        descriptor = room.spool.create_part(key)
-    except StoreError:
-        with suppress(StoreError):
-            room.spool.discard(key)
-        raise
-    return PartUpload(room, offered, descriptor, Digests(), history)
+    room.spool.discard(offered.key)
+    return PartUpload(room, offered, room.spool.create(offered.key, PART), Digests(), history)
