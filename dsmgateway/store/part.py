@@ -1,11 +1,12 @@
 """A file being received into a part, and how a part is taken up again after anything whatever.
 
 The essay. The offset at which a device goes on is what the disk can prove, never a size or a number in memory: a part
-after a power cut may have its full size and zeros in it. So a checkpoint first makes the bytes durable, then says in
-the journal how many they were and their CRC-32, and a part is resumed at the latest checkpoint whose CRC-32 is that of
-the bytes found. Bytes beyond it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. The
-journal begins with the first checkpoint, which most files do not come to. A part whose fsync failed is never used
-again, not even after a second fsync that says OK.
+after a power cut may have its full size and zeros in it. So a checkpoint says in the journal how many bytes there were
+and their SHA-256, and a part is resumed at the latest checkpoint whose SHA-256 is that of the bytes found. Bytes beyond
+it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. What is proven like that need not be
+synced to be believed. A checkpoint that is to outlive a power cut has the bytes synced first, then its record; one for
+the end of the process alone is written and no more. The journal begins with the first checkpoint, which most files do
+not come to. A part whose fsync failed is never used again, not even after a second fsync that says OK.
 
 A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
 goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
@@ -17,8 +18,8 @@ that says nothing every connection begins at 0.
 
 from __future__ import annotations
 
+import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ class PartUpload(Upload):
         super().__init__(offered, digests.length_bytes)
         self.history = history
         self.digests = digests
-        self._mark = digests.copy()
+        #: What a rewind is counted from.
+        self._mark: Digests | None = None
         self._room = room
         self._disk = room.disk
         self._key = offered.key
@@ -96,21 +98,23 @@ class PartUpload(Upload):
         #: What the last record of the journal says is there.
         self._checkpoint_bytes = proven_bytes
 
-    def checkpoint(self) -> None:
-        """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
+    def checkpoint(self, *, durable: bool = True) -> None:
+        """Append the length and SHA-256 to the journal; ``durable``: make what was written durable first, then it."""
         self.require_open()
-        if self.dirty_bytes == 0:
+        if (self.unsynced_bytes if durable else self.dirty_bytes) == 0:
             return
         with self._fatal():
-            with self._set_aside_on_failure():
-                self._disk.fdatasync(self._path, self._descriptor)
-            self._append(durable=True)
-            if not self._named_durably:
+            if durable:
+                with self._set_aside_on_failure():
+                    self._disk.fdatasync(self._path, self._descriptor)
+            self._append(durable=durable)
+            if durable and not self._named_durably:
                 self._room.spool.sync()
                 self._named_durably = True
-        self._mark = self.digests.copy()
         self._checkpoint_bytes = self.position_bytes
         self.dirty_bytes = 0
+        if durable:
+            self.unsynced_bytes = 0
 
     def park(self) -> None:
         """As told in `Upload`; a part with which nobody can go on is not kept, or offers alone would fill the spool.
@@ -169,6 +173,7 @@ class PartUpload(Upload):
         end_bytes = self.digests.length_bytes
         self._reach_bytes = max(self._reach_bytes, end_bytes)
         self.dirty_bytes += end_bytes - new_bytes
+        self.unsynced_bytes += end_bytes - new_bytes
         self._room.grown(end_bytes - self.position_bytes)
 
     def _beyond_held(self, offset_bytes: int, data: bytes) -> tuple[int, list[bytes]]:
@@ -192,24 +197,26 @@ class PartUpload(Upload):
     def _rewind(self, offset_bytes: int) -> None:
         """Count the checksums of the first ``offset_bytes`` again, from the last checkpoint on where that will do."""
         self.history.twice_bytes += self.position_bytes - offset_bytes
-        self.digests = self._mark.copy() if self._mark.length_bytes <= offset_bytes else Digests()
+        if self._mark is not None and self._mark.length_bytes > offset_bytes:
+            self._mark = None
+        self.digests = Digests() if self._mark is None else self._mark.copy()
         for block in self._disk.blocks(self._path, self._descriptor, self.digests.length_bytes, offset_bytes):
             self.digests.update(block)
         if self.digests.length_bytes != offset_bytes:
             raise StoreError(f"read {self._path}: ends at {self.digests.length_bytes} instead of {offset_bytes}")
-        if self._mark.length_bytes > offset_bytes:
+        if self._mark is None:
             self._mark = self.digests.copy()
 
     def _append(self, *, durable: bool) -> None:
-        """Write into the journal that every byte up to the position is durable."""
+        """Write into the journal what every byte up to the position is."""
         history, path = self.history, self._room.spool.journal(self._key)
-        checkpoint = Checkpoint(self.position_bytes, self.digests.crc32, history.connections, history.twice_bytes)
+        mark = self._mark = self.digests.copy()
+        checkpoint = Checkpoint(self.position_bytes, mark.sha256, history.connections, history.twice_bytes)
         if self._has_journal:
             descriptor, records = self._disk.open(path, os.O_RDWR), []
         else:
             descriptor = self._room.spool.create(self._key, JOURNAL)
-            start = Checkpoint(0, 0, history.connections, history.twice_bytes)
-            records = [encode_header(self.offered, history.first_seen), encode_checkpoint(start)]
+            records = [encode_header(self.offered, history.first_seen)]
             self._has_journal = True
         try:
             end_bytes = self._disk.length(path, descriptor) if not records else 0
@@ -272,17 +279,20 @@ def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
 
 
 def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """Return the latest checkpoint whose CRC-32 is that of the bytes in ``blocks``, read once and not further."""
+    """Return the latest checkpoint whose SHA-256 is that of the bytes in ``blocks``, read once and not further."""
     left = sorted({checkpoint.offset_bytes for checkpoint in checkpoints}, reverse=True)
-    found: dict[int, int] = {}
-    position_bytes = crc32 = 0
+    found: dict[int, str] = {}
+    digest, position_bytes = hashlib.sha256(), 0
     for block in blocks:
-        while left and left[-1] <= position_bytes + len(block):
-            found[left[-1]] = zlib.crc32(memoryview(block)[: left[-1] - position_bytes], crc32)
-            left.pop()
-        crc32 = zlib.crc32(block, crc32)
+        view, begin = memoryview(block), position_bytes
         position_bytes += len(block)
-    return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.crc32), None)
+        while left and left[-1] <= position_bytes:
+            end = left.pop()
+            digest.update(view[: end - begin])
+            view, begin = view[end - begin :], end
+            found[end] = digest.hexdigest()
+        digest.update(view)
+    return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.sha256), None)
 
 
 def resume_offset(offered: Offered, held_bytes: int) -> int:
@@ -311,7 +321,7 @@ def _journal(room: Room, offered: Offered) -> Journal | None:
 
 def _next_connection(journal: Journal, length_bytes: int) -> History:
     """Return the history of a part of this length that has to begin at 0 again."""
-    last = journal.checkpoints[-1] if journal.checkpoints else Checkpoint(0, 0, connections=1, twice_bytes=0)
+    last = journal.checkpoints[-1] if journal.checkpoints else Checkpoint(0, "", connections=1, twice_bytes=0)
     return History(journal.first_seen, last.connections + 1, last.twice_bytes + length_bytes)
 
 
