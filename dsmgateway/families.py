@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dsmgateway.commands import Offer
 
@@ -113,6 +114,7 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9-]+")
 _STEM_BYTES = 40
 
 
+@lru_cache(maxsize=256)
 def row_of(device_path: bytes) -> Row:
     """Return the row of the file that has this path (without NUL) or identifier on the device."""
     identified = _BY_IDENTIFIER.get(device_path)

@@ -2,7 +2,8 @@
 
 Policy only: no thread, no queue, no waiting (see `dsmgateway.worker`). Bytes of an upload that come in small pieces are
 held back for up to 1 s or 16 KiB, so that a packet a time is not a write a time; a finish, a park or an open writes
-them first. Finishes that are waiting together are stored together. Knows no reactor and nothing of sessions.
+them first. Finishes that are waiting together are stored together, and where one group follows the other they wait a
+moment to become more. Knows no reactor and nothing of sessions.
 
 Checkpoints that are due by their time come second to everything else: they take a small share of a lane's time at
 most, the oldest first, so with thousands of cameras each has its own less often. Those that are due by their bytes are
@@ -47,8 +48,10 @@ class Pace:
     #: lane's time they have.
     checkpoints_at_once: int = 8
     checkpoint_share: float = 0.05
-    #: Files stored together.
+    #: Files stored together, at most.
     finish_group: int = 64
+    #: How soon after a group the next one begins. The first file after that much quiet does not wait at all.
+    finish_gap_s: float = 0.02
 
 
 class Job(abc.ABC):
@@ -158,6 +161,7 @@ class Lane:
         #: No checkpoint is due by its time before this.
         self._rest_until_s = -math.inf
         self._group: list[Finish] = []
+        self._group_due_s = -math.inf
         self._results: list[Result] = []
 
     def perform(self, jobs: Sequence[Job]) -> list[Result]:
@@ -180,7 +184,8 @@ class Lane:
                     self._results.append((job, result_of(partial(self._store.expire, max_age_s))))
                 case Probe():
                     self._results.append((job, result_of(self._store.probe)))
-        self._commit()
+        if self._group and self._group_due_s <= self._clock():
+            self._commit()
         self._tend()
         results, self._results = self._results, []
         return results
@@ -190,12 +195,14 @@ class Lane:
         times = [held.since_s + self._pace.hold_s for held in islice(self._held.values(), 1)]
         dirty = [since_s + self._pace.checkpoint_interval_s for since_s in islice(self._dirty_since.values(), 1)]
         times += [max(due_s, self._rest_until_s) for due_s in dirty]
+        times += [self._group_due_s] if self._group else []
         return max(min(times) - self._clock(), 0.0) if times else None
 
     def drain(self) -> list[Result]:
-        """Write everything that is held back and return the results."""
+        """Write and store everything that waits and return the results."""
         for upload in list(self._held):
             self._write(upload)
+        self._commit()
         results, self._results = self._results, []
         return results
 
@@ -203,7 +210,8 @@ class Lane:
         """After a bug in `perform` of these jobs: fail all that has no result yet, and close the uploads concerned."""
         results, self._results = self._results, []
         done = {job for job, _ in results}
-        held = [job for waiting in self._held.values() for job in waiting.jobs]
+        held: list[Job] = [job for waiting in self._held.values() for job in waiting.jobs]
+        held += self._group
         self._held, self._held_of, self._group = {}, {}, []
         for job in dict.fromkeys([*held, *jobs]):
             if job not in done:
@@ -299,6 +307,7 @@ class Lane:
         else:
             outcomes = [Failure(answer) if isinstance(answer, StoreError) else answer for answer in answers]
             self._results.extend(zip(group, outcomes, strict=True))
+        self._group_due_s = self._clock() + self._pace.finish_gap_s
 
     def _tend(self) -> None:
         """Write what was held back long enough, and make some of the checkpoints that are due.

@@ -25,7 +25,7 @@ class HandWorker:
         self.waiting: list[Job] = []
         self.backlog_bytes = 0
         self._running = False
-        self._lane = Lane(self.store, Pace(hold_bytes=1, at_once_bytes=1), lambda: 0.0)
+        self._lane = Lane(self.store, Pace(hold_bytes=1, at_once_bytes=1, finish_gap_s=0.0), lambda: 0.0)
 
     def start(self) -> Recovery:
         return self.store.start(3600.0)

@@ -51,7 +51,7 @@ class ByHand:
 class HandRun(SynchronousTestCase):
     """A worker whose one lane is run by the test, on a clock of the test, in front of a disk that counts."""
 
-    pace = Pace()
+    pace = Pace(finish_gap_s=0.0)
     threads = 1
 
     def setUp(self) -> None:
@@ -255,7 +255,7 @@ class HoldTests(HandRun):
 
 
 class GroupTests(HandRun):
-    pace = Pace(finish_group=4)
+    pace = Pace(finish_group=4, finish_gap_s=0.0)
 
     def test_finishes_that_wait_together_are_committed_together(self) -> None:
         """Six files, groups of four at most, two commits."""
@@ -295,8 +295,79 @@ class GroupTests(HandRun):
             self.assertFalse(upload.is_open)
 
 
+class GapTests(HandRun):
+    pace = Pace(finish_group=4, finish_gap_s=0.02)
+
+    def test_a_file_after_quiet_is_stored_at_once_and_those_right_after_it_together(self) -> None:
+        """A group begins 20 ms after the one before it; the lane is due then."""
+        finished = self._finished(0)
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        first, second = self._finished(1), self._finished(2, imei="356307042441013")
+        self.step()
+        self.assertNoResult(first)
+        self.assertAlmostEqual(self.worker.lanes[0]._lane.due_in_s() or 0.0, 0.02)
+        self.clock.advance(0.02)
+        self.ran()
+        self.step()
+        self.assertEqual(len(self.ran("commit")), 1)
+        for deferred in (first, second):
+            self.assertIsInstance(self.successResultOf(deferred), Stored)
+
+    def test_a_whole_group_does_not_wait(self) -> None:
+        """Four are as many as are stored together."""
+        self._finished(0)
+        self.step()
+        finished = [self._finished(number, imei=f"35630704244{number:04d}") for number in range(1, 5)]
+        self.step()
+        for deferred in finished:
+            self.assertIsInstance(self.successResultOf(deferred), Stored)
+
+    def test_what_waits_is_stored_before_its_device_offers_anything(self) -> None:
+        """The same file again is a duplicate, whatever the gap."""
+        self._finished(0)
+        self.step()
+        finished = self._finished(1)
+        opened = self.worker.open(_offered(2), PEER)
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        self.successResultOf(opened)
+
+    def test_a_stop_stores_what_waits(self) -> None:
+        """And answers it."""
+        self._finished(0)
+        self.step()
+        finished = self._finished(1)
+        self.step()
+        self.assertNoResult(finished)
+        stopped = self.worker.stop()
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        self.assertIsNone(self.successResultOf(stopped))
+
+    def test_a_bug_fails_what_waits_too(self) -> None:
+        """Nobody is left without an answer."""
+        self._finished(0)
+        self.step()
+        finished = self._finished(1)
+        self.step()
+        self.assertNoResult(finished)
+        self.patch(self.worker.lanes[0]._lane, "_tend", lambda: 1 // 0)
+        expired = self.worker.expire()
+        self.step()
+        self.failureResultOf(finished, ZeroDivisionError)
+        self.assertEqual(self.successResultOf(expired), ())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        del self.worker.lanes[0]._lane._tend
+
+    def _finished(self, number: int, **options: str) -> Deferred[Stored | Differs]:
+        upload = self.opened(_offered(number, **options))
+        self.send(upload)
+        return self.worker.finish(upload, {})
+
+
 class CheckpointTests(HandRun):
-    pace = Pace(checkpoints_at_once=2, checkpoint_bytes=256 * 1024)
+    pace = Pace(checkpoints_at_once=2, finish_gap_s=0.0, checkpoint_bytes=256 * 1024)
 
     def test_a_checkpoint_is_made_every_256_kib(self) -> None:
         """One after 256 packets, none before."""

@@ -23,6 +23,7 @@ _TELLING_BYTES = 64
 class Comparison(Upload):
     """An `Upload` that begins at the last packet that tells, and ends as a duplicate, or as `Differs`."""
 
+    __slots__ = ("_descriptor", "_disk", "_equal", "_path", "_record")
     comparing: ClassVar[bool] = True
 
     def __init__(self, disk: Disk, path: str, offered: Offered, record: Record) -> None:

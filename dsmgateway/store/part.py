@@ -66,6 +66,20 @@ class PartUpload(Upload):
     qualifier, what comes now has to agree with it.
     """
 
+    #: Thousands of these are open at a time.
+    __slots__ = (
+        "_checkpoint_bytes",
+        "_descriptor",
+        "_has_journal",
+        "_held_bytes",
+        "_mark",
+        "_named_durably",
+        "_reach_bytes",
+        "_room",
+        "_sealed",
+        "digests",
+        "history",
+    )
     comparing: ClassVar[bool] = False
 
     def __init__(
@@ -85,9 +99,6 @@ class PartUpload(Upload):
         #: What a rewind is counted from.
         self._mark: Digests | None = None
         self._room = room
-        self._disk = room.disk
-        self._key = offered.key
-        self._path = room.spool.part(self._key)
         self._descriptor = descriptor
         self._has_journal = has_journal
         self._sealed = False
@@ -97,6 +108,18 @@ class PartUpload(Upload):
         self._held_bytes = 0 if offered.qualifier is None else proven_bytes
         #: What the last record of the journal says is there.
         self._checkpoint_bytes = proven_bytes
+
+    @property
+    def _disk(self) -> Disk:
+        return self._room.disk
+
+    @property
+    def _key(self) -> str:
+        return self.offered.key
+
+    @property
+    def _path(self) -> str:
+        return self._room.spool.part(self._key)
 
     def checkpoint(self, *, durable: bool = True) -> None:
         """Append the length and SHA-256 to the journal; ``durable``: make what was written durable first, then it."""
@@ -161,13 +184,16 @@ class PartUpload(Upload):
         self.abandon(Ended(f"{self.offered} is finished"))
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
-        with self._fatal():
+        try:
             if offset_bytes < self.position_bytes:
                 self._rewind(offset_bytes)
             new_bytes, new = offset_bytes, data
             if offset_bytes < self._held_bytes:
                 new_bytes, new = self._beyond_held(offset_bytes, b"".join(data))
             self._disk.write(self._path, self._descriptor, new_bytes, new)
+        except StoreError as error:
+            self._fail(error)
+            raise
         for piece in data:
             self.digests.update(piece)
         end_bytes = self.digests.length_bytes
@@ -245,10 +271,13 @@ class PartUpload(Upload):
         try:
             yield
         except StoreError as error:
-            self.abandon(error)
-            if lacks_room(error) and resume_offset(self.offered, self._checkpoint_bytes) == 0:
-                self._room.spool.reject(self._key)
+            self._fail(error)
             raise
+
+    def _fail(self, error: StoreError) -> None:
+        self.abandon(error)
+        if lacks_room(error) and resume_offset(self.offered, self._checkpoint_bytes) == 0:
+            self._room.spool.reject(self._key)
 
     @contextmanager
     def _set_aside_on_failure(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ class Upload(abc.ABC):
     raises the same one.
     """
 
+    __slots__ = ("_refusal", "dirty_bytes", "offered", "offset_bytes", "peer", "position_bytes", "unsynced_bytes")
     #: True: nothing is kept, what comes is compared with the end of the stored file.
     comparing: ClassVar[bool]
 
