@@ -106,7 +106,7 @@ class Settings:
         "at most the data of this time has to be sent again after a crash of the gateway alone; more where thousands "
         "send at once, since these checkpoints have a twentieth of the time at most",
     )
-    store_threads: int = _setting(4, count(64), "threads that write to the disk")
+    store_threads: int = _setting(2, count(64), "threads that write to the disk")
     min_free: int = _setting(
         256 << 20,
         SIZE,

@@ -87,6 +87,7 @@ class LaneThread:
         self._jobs: deque[Job | None] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._rest = _Rest.NONE
+        self._is_ending = False
         #: Rather more than is in the queue, and less only for a moment: it decides about waking alone.
         self._bytes = 0
 
@@ -95,6 +96,8 @@ class LaneThread:
         self._jobs.append(job)
         if isinstance(job, Append):
             self._bytes += len(job.data)
+        elif job is None:
+            self._is_ending = True
         if self._rest is _Rest.IDLE or (self._rest is _Rest.GATHERING and self._presses()):
             self._rest = _Rest.NONE
             self._bell.put(None)
@@ -143,7 +146,7 @@ class LaneThread:
             self._wait(_Rest.GATHERING, _GATHER_S, self._presses)
 
     def _presses(self) -> bool:
-        return self._bytes >= _PRESSING_BYTES or len(self._jobs) >= _BATCH_JOBS or None in self._jobs
+        return self._bytes >= _PRESSING_BYTES or len(self._jobs) >= _BATCH_JOBS or self._is_ending
 
     def _wait(self, rest: _Rest, timeout_s: float | None, is_over: Callable[[], bool]) -> None:
         """Sleep until the bell rings or the time is over.
