@@ -1,12 +1,18 @@
 """What a lane of the store worker does with its calls: what to write when, and what to commit together.
 
-Policy only: no thread, no queue, no waiting (see `dsmgateway.worker`). Bytes of an upload are held back for up to 1 s
-or 16 KiB, so that a packet a time is not a write a time; a finish, a park or an open writes them first. Finishes that
-are waiting together are stored together. Knows no reactor and nothing of sessions.
+Policy only: no thread, no queue, no waiting (see `dsmgateway.worker`). Bytes of an upload that come in small pieces are
+held back for up to 1 s or 16 KiB, so that a packet a time is not a write a time; a finish, a park or an open writes
+them first. Finishes that are waiting together are stored together, and where one group follows the other they wait a
+moment to become more. Knows no reactor and nothing of sessions.
+
+Checkpoints that are due by their time come second to everything else: they take a small share of a lane's time at
+most, the oldest first, so with thousands of cameras each has its own less often. Those that are due by their bytes are
+always made.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,27 +35,51 @@ class Pace:
 
     #: Bytes of an upload held back at most: a write of this size costs little more than one of a packet.
     hold_bytes: int = 16 * 1024
+    #: A piece of this size is not held back, nor is what came before it: most of what one read of a socket brings.
+    at_once_bytes: int = 8 * 1024
     #: Pieces held back at most: a device may send one byte at a time, and every piece costs memory of its own.
     hold_pieces: int = 64
     hold_s: float = 1.0
-    #: What a lost connection may cost: bytes and time between two checkpoints of an upload.
-    checkpoint_bytes: int = 256 * 1024
+    #: What a power cut may cost of an upload, and, as a rule, what the end of the process may: bytes and time between
+    #: two checkpoints.
+    checkpoint_bytes: int = 1024 * 1024
     checkpoint_interval_s: float = 5.0
-    #: Checkpoints made between two looks at the queue: each is two syncs, and finishes shall not wait for them all.
+    #: Checkpoints that are due by their time: how many are made between two looks at the queue, and what share of the
+    #: lane's time they have.
     checkpoints_at_once: int = 8
-    #: Files stored together.
-    finish_group: int = 32
+    checkpoint_share: float = 0.05
+    #: Files stored together, at most.
+    finish_group: int = 64
+    #: How soon after a group the next one begins. The first file after that much quiet does not wait at all.
+    finish_gap_s: float = 0.02
+
+
+class Job(abc.ABC):
+    """One call on its way to a lane."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def answer(self, outcome: Any) -> None:
+        """Tell whoever asked for it what came of it, a `Failure` among others; called in the reactor thread."""
 
 
 @dataclass(eq=False, slots=True)
-class Job:
-    """One call on its way to a lane, and the Deferred that its result goes to."""
+class Call(Job):
+    """A call whose result goes to a Deferred."""
 
     deferred: Deferred[Any]
 
+    def answer(self, outcome: Any) -> None:
+        """Fire the Deferred."""
+        if isinstance(outcome, Failure):
+            self.deferred.errback(outcome)
+        else:
+            self.deferred.callback(outcome)
+
 
 @dataclass(eq=False, slots=True)
-class Open(Job):
+class Open(Call):
     """Take up an offer."""
 
     offered: Offered
@@ -59,15 +89,20 @@ class Open(Job):
 
 @dataclass(eq=False, slots=True)
 class Append(Job):
-    """Write bytes at an offset."""
+    """Write bytes at an offset. There are many of these, so what they lead to is a plain call."""
 
     upload: Upload
     offset_bytes: int
     data: bytes = field(repr=False)
+    done: Callable[[Failure | None], object]
+
+    def answer(self, outcome: Any) -> None:
+        """Say None, or why nothing was written."""
+        self.done(outcome)
 
 
 @dataclass(eq=False, slots=True)
-class Finish(Job):
+class Finish(Call):
     """Store a whole file."""
 
     upload: Upload
@@ -75,21 +110,21 @@ class Finish(Job):
 
 
 @dataclass(eq=False, slots=True)
-class Park(Job):
+class Park(Call):
     """Keep a part."""
 
     upload: Upload
 
 
 @dataclass(eq=False, slots=True)
-class Expire(Job):
+class Expire(Call):
     """Delete parts that are older than this."""
 
     part_max_age_s: float
 
 
 @dataclass(eq=False, slots=True)
-class Probe(Job):
+class Probe(Call):
     """Try whether a failing disk can be written again."""
 
 
@@ -123,14 +158,17 @@ class Lane:
         self._held: dict[Upload, _Held] = {}
         self._held_of: dict[str, dict[Upload, None]] = {}
         self._dirty_since: dict[Upload, float] = {}
+        #: No checkpoint is due by its time before this.
+        self._rest_until_s = -math.inf
         self._group: list[Finish] = []
+        self._group_due_s = -math.inf
         self._results: list[Result] = []
 
     def perform(self, jobs: Sequence[Job]) -> list[Result]:
         """Do these jobs and what is due by now; return the results there are, in the order of their jobs.
 
-        A result is what the Deferred of its job fires with, a `Failure` among others. Bytes that are held back have
-        theirs in a later call.
+        A result is what its job is to be answered, a `Failure` among others. Bytes that are held back have theirs in a
+        later call.
         """
         for job in jobs:
             match job:
@@ -146,7 +184,8 @@ class Lane:
                     self._results.append((job, result_of(partial(self._store.expire, max_age_s))))
                 case Probe():
                     self._results.append((job, result_of(self._store.probe)))
-        self._commit()
+        if self._group and self._group_due_s <= self._clock():
+            self._commit()
         self._tend()
         results, self._results = self._results, []
         return results
@@ -154,13 +193,16 @@ class Lane:
     def due_in_s(self) -> float | None:
         """Return in how many seconds `perform` is to be called although no job has come; None for never."""
         times = [held.since_s + self._pace.hold_s for held in islice(self._held.values(), 1)]
-        times += [since_s + self._pace.checkpoint_interval_s for since_s in islice(self._dirty_since.values(), 1)]
+        dirty = [since_s + self._pace.checkpoint_interval_s for since_s in islice(self._dirty_since.values(), 1)]
+        times += [max(due_s, self._rest_until_s) for due_s in dirty]
+        times += [self._group_due_s] if self._group else []
         return max(min(times) - self._clock(), 0.0) if times else None
 
     def drain(self) -> list[Result]:
-        """Write everything that is held back and return the results."""
+        """Write and store everything that waits and return the results."""
         for upload in list(self._held):
             self._write(upload)
+        self._commit()
         results, self._results = self._results, []
         return results
 
@@ -168,7 +210,8 @@ class Lane:
         """After a bug in `perform` of these jobs: fail all that has no result yet, and close the uploads concerned."""
         results, self._results = self._results, []
         done = {job for job, _ in results}
-        held = [job for waiting in self._held.values() for job in waiting.jobs]
+        held: list[Job] = [job for waiting in self._held.values() for job in waiting.jobs]
+        held += self._group
         self._held, self._held_of, self._group = {}, {}, []
         for job in dict.fromkeys([*held, *jobs]):
             if job not in done:
@@ -182,13 +225,17 @@ class Lane:
         if held is not None and held.end_bytes != job.offset_bytes:
             self._write(job.upload)
             held = None
+        is_large = len(job.data) >= self._pace.at_once_bytes
+        if held is None and is_large:
+            self._write_jobs(job.upload, [job])
+            return
         if held is None:
             held = self._held[job.upload] = _Held(self._clock())
             self._held_of.setdefault(job.upload.offered.imei, {})[job.upload] = None
         held.jobs.append(job)
         held.bytes_held += len(job.data)
         is_enough = held.bytes_held >= self._pace.hold_bytes or len(held.jobs) >= self._pace.hold_pieces
-        if is_enough or not job.upload.is_open:
+        if is_enough or is_large or not job.upload.is_open:
             self._write(job.upload)
 
     def _finish(self, job: Finish) -> None:
@@ -214,7 +261,7 @@ class Lane:
         self._results.append((job, result_of(job.upload.park)))
 
     def _write(self, upload: Upload) -> None:
-        """Write what is held back of an upload, and make a checkpoint where it has become long."""
+        """Write what is held back of an upload."""
         held = self._held.pop(upload, None)
         if held is None:
             return
@@ -222,20 +269,23 @@ class Lane:
         del self._held_of[imei][upload]
         if not self._held_of[imei]:
             del self._held_of[imei]
-        first_bytes = held.jobs[0].offset_bytes
-        outcome = result_of(lambda: upload.write(first_bytes, [job.data for job in held.jobs]))
-        self._results.extend((job, outcome) for job in held.jobs)
+        self._write_jobs(upload, held.jobs)
+
+    def _write_jobs(self, upload: Upload, jobs: Sequence[Append]) -> None:
+        """Write what follows each other in an upload, and make a checkpoint where it has become long."""
+        outcome = result_of(partial(upload.write, jobs[0].offset_bytes, [job.data for job in jobs]))
+        self._results.extend((job, outcome) for job in jobs)
         if isinstance(outcome, Failure):
             self._give_up(upload, outcome)
-        elif upload.dirty_bytes >= self._pace.checkpoint_bytes:
-            self._checkpoint(upload)
-        elif upload.dirty_bytes:
-            self._dirty_since.setdefault(upload, self._clock())
+        elif upload.unsynced_bytes >= self._pace.checkpoint_bytes:
+            self._checkpoint(upload, durable=True)
+        elif upload.dirty_bytes and upload not in self._dirty_since:
+            self._dirty_since[upload] = self._clock()
 
-    def _checkpoint(self, upload: Upload) -> None:
+    def _checkpoint(self, upload: Upload, *, durable: bool) -> None:
         self._dirty_since.pop(upload, None)
         if upload.is_open:
-            outcome = result_of(upload.checkpoint)
+            outcome = result_of(partial(upload.checkpoint, durable=durable))
             if isinstance(outcome, Failure):
                 self._give_up(upload, outcome)
 
@@ -257,6 +307,7 @@ class Lane:
         else:
             outcomes = [Failure(answer) if isinstance(answer, StoreError) else answer for answer in answers]
             self._results.extend(zip(group, outcomes, strict=True))
+        self._group_due_s = self._clock() + self._pace.finish_gap_s
 
     def _tend(self) -> None:
         """Write what was held back long enough, and make some of the checkpoints that are due.
@@ -269,11 +320,16 @@ class Lane:
             if held.since_s + self._pace.hold_s > now_s:
                 break
             self._write(upload)
-        for _ in range(self._pace.checkpoints_at_once):
-            since_s = next(iter(self._dirty_since.values()), math.inf)
-            if since_s + self._pace.checkpoint_interval_s > now_s:
-                break
-            self._checkpoint(next(iter(self._dirty_since)))
+        if now_s < self._rest_until_s:
+            return
+        latest_s = now_s - self._pace.checkpoint_interval_s
+        oldest = list(islice(self._dirty_since.items(), self._pace.checkpoints_at_once))
+        due = [upload for upload, since_s in oldest if since_s <= latest_s]
+        for upload in due:
+            self._checkpoint(upload, durable=False)
+        if due:
+            end_s = self._clock()
+            self._rest_until_s = end_s + (end_s - now_s) * (1 / self._pace.checkpoint_share - 1)
 
 
 def result_of(call: Callable[[], _T]) -> _T | Failure:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import txaio
@@ -410,10 +411,19 @@ class CameraProtocol(Protocol):
         cost_bytes = len(data) + APPEND_COST_BYTES
         self._unwritten_bytes += cost_bytes
         assert self._upload is not None
-        self._watch(self.factory.worker.append(self._upload, offset_bytes, data), self._appended, cost_bytes)
+        self.factory.worker.append(self._upload, offset_bytes, data, partial(self._appended, cost_bytes))
 
-    def _appended(self, _: None, cost_bytes: int) -> None:
-        self._unwritten_bytes -= cost_bytes
+    def _appended(self, cost_bytes: int, failure: Failure | None) -> None:
+        """Go on when the store has written: only a sender that was paused for it has waited."""
+        self._guard(lambda: self._written(cost_bytes, failure))
+
+    def _written(self, cost_bytes: int, failure: Failure | None) -> None:
+        if failure is not None:
+            self._store_failed(failure)
+        else:
+            self._unwritten_bytes -= cost_bytes
+        if failure is not None or self._paused:
+            self._advance()
 
     def _finish(self, effect: Finish) -> None:
         upload, self._upload = self._upload, None

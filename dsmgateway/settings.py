@@ -97,9 +97,16 @@ class Settings:
         "unfinished files that are kept; above that, those of less than 64KiB are not, and begin anew. Each is two "
         "files on the disk, which a start has to look at; a fleet has few more than one a device",
     )
-    checkpoint_bytes: int = _setting(256 << 10, SIZE, "at most this much of a file has to be sent again after a crash")
-    checkpoint_interval: float = _setting(5.0, TIME, "at most the data of this time has to be sent again after a crash")
-    store_threads: int = _setting(4, count(64), "threads that write to the disk")
+    checkpoint_bytes: int = _setting(
+        1 << 20, SIZE, "at most this much of a file has to be sent again after a crash or a power cut"
+    )
+    checkpoint_interval: float = _setting(
+        5.0,
+        TIME,
+        "at most the data of this time has to be sent again after a crash of the gateway alone; more where thousands "
+        "send at once, since these checkpoints have a twentieth of the time at most",
+    )
+    store_threads: int = _setting(2, count(64), "threads that write to the disk")
     min_free: int = _setting(
         256 << 20,
         SIZE,

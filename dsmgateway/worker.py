@@ -7,11 +7,14 @@ call. Imports no reactor and knows nothing of sessions.
 
 from __future__ import annotations
 
+import enum
 import queue
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import txaio
@@ -22,7 +25,7 @@ from zope.interface import implementer
 from dsmgateway.errors import StoreError
 from dsmgateway.events import Event, log_event
 from dsmgateway.interfaces import IFileWorker
-from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Probe, Result, result_of
+from dsmgateway.lanes import Append, Call, Expire, Finish, Job, Lane, Open, Pace, Park, Probe, Result, result_of
 from dsmgateway.quiet import Quiet
 from dsmgateway.store import Differs, Dropped, Expired, Failing, FileStore, Healed, Offered, Recovery, Stored, Upload
 
@@ -30,6 +33,21 @@ txaio.use_twisted()
 
 #: Jobs taken from a queue at once: bounds how long the results of the first have to wait for the last.
 _BATCH_JOBS = 1024
+#: A lane that was at work takes what comes in this time together: waking a thread costs more than most jobs. Nobody
+#: waits for it but who comes within it, and no camera has an answer sooner than its link takes.
+_GATHER_S = 0.005
+#: So many bytes are not left waiting for that, so that a few fast senders are not slowed down.
+_PRESSING_BYTES = 128 * 1024
+
+
+class _Rest(enum.Enum):
+    """What a lane's thread does while it does nothing."""
+
+    NONE = "none"
+    #: Something was done just now, and more of it may come.
+    GATHERING = "gathering"
+    #: It waits for whatever comes.
+    IDLE = "idle"
 
 
 class ThreadLike(Protocol):
@@ -66,16 +84,28 @@ class LaneThread:
         self._deliver = deliver
         self._ended = ended
         self._bug = bug
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: deque[Job | None] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._rest = _Rest.NONE
+        self._is_ending = False
+        #: Rather more than is in the queue, and less only for a moment: it decides about waking alone.
+        self._bytes = 0
 
     def put(self, job: Job | None) -> None:
-        """Add a job; None is the last one."""
-        self._queue.put(job)
+        """Add a job; None is the last one. Called by one thread only."""
+        self._jobs.append(job)
+        if isinstance(job, Append):
+            self._bytes += len(job.data)
+        elif job is None:
+            self._is_ending = True
+        if self._rest is _Rest.IDLE or (self._rest is _Rest.GATHERING and self._presses()):
+            self._rest = _Rest.NONE
+            self._bell.put(None)
 
     def run(self) -> None:
         """Work until the last job is done."""
         while self.step():
-            pass
+            self._gather()
 
     def step(self) -> bool:
         """Wait until there is something to do, do it and deliver the results; False after the last job."""
@@ -99,17 +129,36 @@ class LaneThread:
 
     def _take(self) -> tuple[list[Job], bool]:
         """Wait for a job, or until the lane is due; return all jobs there are and whether the last has come."""
+        if not self._jobs:
+            self._wait(_Rest.IDLE, self._lane.due_in_s(), lambda: bool(self._jobs))
+        self._bytes = 0
         jobs: list[Job] = []
-        try:
-            job = self._queue.get(timeout=self._lane.due_in_s())
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == _BATCH_JOBS:
-                    return jobs, False
-                job = self._queue.get_nowait()
-        except queue.Empty:
-            return jobs, False
-        return jobs, True
+        while self._jobs and len(jobs) < _BATCH_JOBS:
+            job = self._jobs.popleft()
+            if job is None:
+                return jobs, True
+            jobs.append(job)
+        return jobs, False
+
+    def _gather(self) -> None:
+        """Let some more jobs come together, for whom the lane then has to be woken once."""
+        if not self._presses():
+            self._wait(_Rest.GATHERING, _GATHER_S, self._presses)
+
+    def _presses(self) -> bool:
+        return self._bytes >= _PRESSING_BYTES or len(self._jobs) >= _BATCH_JOBS or self._is_ending
+
+    def _wait(self, rest: _Rest, timeout_s: float | None, is_over: Callable[[], bool]) -> None:
+        """Sleep until the bell rings or the time is over.
+
+        What was put is looked at once more after ``_rest`` was set: whoever puts looks the other way round, so one of
+        the two sees the other. A bell too many wakes once for nothing.
+        """
+        self._rest = rest
+        if not is_over():
+            with suppress(queue.Empty):
+                self._bell.get(timeout=timeout_s)
+        self._rest = _Rest.NONE
 
 
 @implementer(IFileWorker)
@@ -169,15 +218,16 @@ class StoreWorker:
         deferred: Deferred[Upload] = Deferred()
         return self._put(offered, Open(deferred, offered, peer, compare))
 
-    def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
-        """Write bytes at an offset of the file; fires when they are written, which is not yet durable.
+    def append(self, upload: Upload, offset_bytes: int, data: bytes, done: Callable[[Failure | None], object]) -> None:
+        """Write bytes at an offset of the file; ``done`` is told when they are, which is not yet durable, or why not.
 
         That can take a second on an idle disk: wait for it only to bound what is under way.
         """
-        deferred: Deferred[None] = Deferred()
-        if self._running:
-            self.backlog_bytes += len(data)
-        return self._put(upload.offered, Append(deferred, upload, offset_bytes, data))
+        if not self._running:
+            done(Failure(StoreError("the store is not running")))
+            return
+        self.backlog_bytes += len(data)
+        self._lane_of(upload.offered).put(Append(upload, offset_bytes, data, done))
 
     def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Stored | Differs]:
         """Store the whole file; fires when it is durable. ``about`` goes into its sidecar."""
@@ -225,11 +275,14 @@ class StoreWorker:
         self._is_probing = False
         return outcome
 
-    def _put(self, offered: Offered, job: Job) -> Deferred[Any]:
+    def _put(self, offered: Offered, job: Call) -> Deferred[Any]:
         if not self._running:
             return fail(StoreError("the store is not running"))
-        self.lanes[zlib.crc32(offered.imei.encode()) % len(self.lanes)].put(job)
+        self._lane_of(offered).put(job)
         return job.deferred
+
+    def _lane_of(self, offered: Offered) -> LaneThread:
+        return self.lanes[zlib.crc32(offered.imei.encode()) % len(self.lanes)]
 
     def _hand_over(self, results: list[Result]) -> None:
         """Give a batch of results to the reactor thread; called by a lane."""
@@ -239,12 +292,9 @@ class StoreWorker:
         for job, outcome in results:
             if isinstance(job, Append):
                 self.backlog_bytes -= len(job.data)
-            if job.deferred.called and isinstance(outcome, Upload) and self._running:
+            elif isinstance(job, Open) and job.deferred.called and isinstance(outcome, Upload) and self._running:
                 self._put(outcome.offered, Park(Deferred(), outcome))  # whoever asked for it has cancelled
-            if isinstance(outcome, Failure):
-                job.deferred.errback(outcome)
-            else:
-                job.deferred.callback(outcome)
+            job.answer(outcome)
 
     def _lane_bug(self, failure: Failure) -> None:
         """Have a bug logged in the reactor thread; called by a lane."""

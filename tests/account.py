@@ -35,7 +35,7 @@ def proven_offset(part: Path) -> tuple[Key, int] | None:
     path = bytes.fromhex(header["device_path"]).decode()
     for point in reversed(checkpoints):
         end = point["offset"]
-        if end <= len(content) and zlib.crc32(content[:end]) == point["crc32"]:
+        if end <= len(content) and hashlib.sha256(content[:end]).hexdigest() == point["sha256"]:
             last_packet = (header["size"] - 1) // PACKET_BYTES
             return (header["imei"], path), min(end // PACKET_BYTES, last_packet) * PACKET_BYTES
     return (header["imei"], path), 0

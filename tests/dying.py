@@ -16,6 +16,7 @@ from typing import Any
 from store_faults import Camera, Kind, a_day
 
 from dsmgateway.store import Disk, FileStore, Stored
+from dsmgateway.store.files import StrPath
 
 
 class DyingDisk(Disk):
@@ -24,7 +25,7 @@ class DyingDisk(Disk):
     def __init__(self, kill_at: int) -> None:
         self._left = kill_at
 
-    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+    def run(self, operation: str, path: StrPath, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         self._left -= 1
         if not self._left:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -9,6 +9,7 @@ input say how it is read (in which mode, cut where), so that an input is all tha
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -453,7 +454,7 @@ PLAIN = Offered(str(IMEI), PATH, 3000, 0)
 def _journal_of(offered: Offered) -> bytes:
     """A journal as it is written, up to the end of the part."""
     fields = [
-        {"offset": at, "crc32": zlib.crc32(PART[:at]), "connections": 1, "twice": 0} for at in (0, 1024, 2048, 3000)
+        {"offset": at, "sha256": _sha256(PART[:at]), "connections": 1, "twice": 0} for at in (0, 1024, 2048, 3000)
     ]
     return encode_header(offered, 1.5) + b"".join(map(_record, map(_text_of, fields)))
 
@@ -461,6 +462,10 @@ def _journal_of(offered: Offered) -> bytes:
 def _record(text: bytes) -> bytes:
     """A line of a journal with a right checksum."""
     return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _text_of(fields: dict[str, object]) -> bytes:
@@ -514,14 +519,14 @@ def _assert_believable(journal: Journal, text: bytes, part: bytes) -> None:
     proven = proven_checkpoint(iter(cut(part, [1000, 1024, 2500])), journal.checkpoints)
     if proven is None:
         return
-    assert proven.offset_bytes <= len(part) and zlib.crc32(part[: proven.offset_bytes]) == proven.crc32
+    assert proven.offset_bytes <= len(part) and _sha256(part[: proven.offset_bytes]) == proven.sha256
     offset_bytes = resume_offset(journal.offered, proven.offset_bytes)
     assert 0 <= offset_bytes <= proven.offset_bytes and offset_bytes % 1024 == 0
     assert offset_bytes < journal.offered.size_bytes or not offset_bytes
 
 
 def _cost(point: object) -> tuple[object, ...]:
-    return tuple(getattr(point, name) for name in ("offset_bytes", "crc32", "connections", "twice_bytes"))
+    return tuple(getattr(point, name) for name in ("offset_bytes", "sha256", "connections", "twice_bytes"))
 
 
 SIDECAR_RECORD = Record(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.interfaces import IFileWorker
-from dsmgateway.lanes import Append, Expire, Finish, Job, Lane, Open, Pace, Park, Probe
+from dsmgateway.lanes import Append, Call, Expire, Finish, Job, Lane, Open, Pace, Park, Probe
 from dsmgateway.store import Disk, FileStore, Offered, Recovery, Upload
 
 
@@ -25,7 +25,7 @@ class HandWorker:
         self.waiting: list[Job] = []
         self.backlog_bytes = 0
         self._running = False
-        self._lane = Lane(self.store, Pace(hold_bytes=1), lambda: 0.0)
+        self._lane = Lane(self.store, Pace(hold_bytes=1, at_once_bytes=1, finish_gap_s=0.0), lambda: 0.0)
 
     def start(self) -> Recovery:
         return self.store.start(3600.0)
@@ -33,8 +33,8 @@ class HandWorker:
     def open(self, offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
         return self._put(Open(Deferred(), offered, peer, compare))
 
-    def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
-        return self._put(Append(Deferred(), upload, offset_bytes, data))
+    def append(self, upload: Upload, offset_bytes: int, data: bytes, done: Callable[[Failure | None], object]) -> None:
+        self._add(Append(upload, offset_bytes, data, done))
 
     def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Any]:
         return self._put(Finish(Deferred(), upload, about))
@@ -53,11 +53,14 @@ class HandWorker:
         self.store.stop()
         return succeed(None)
 
-    def _put(self, job: Job) -> Deferred[Any]:
+    def _put(self, job: Call) -> Deferred[Any]:
+        self._add(job)
+        return job.deferred
+
+    def _add(self, job: Job) -> None:
         self.waiting.append(job)
         if self.automatic and not self._running:
             self.run()
-        return job.deferred
 
     def run(self) -> None:
         """Do all that was asked for, also what the answers lead to."""
@@ -66,9 +69,6 @@ class HandWorker:
             while self.waiting:
                 jobs, self.waiting = self.waiting, []
                 for job, outcome in self._lane.perform(jobs):
-                    if isinstance(outcome, Failure):
-                        job.deferred.errback(outcome)
-                    else:
-                        job.deferred.callback(outcome)
+                    job.answer(outcome)
         finally:
             self._running = False

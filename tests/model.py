@@ -319,10 +319,7 @@ class ModelWorker(HandWorker):
         """Let the answers that there are arrive; the dead do not answer, not even for what they did before."""
         answers, self._answers = [] if self._disk.dead else self._answers, []
         for job, outcome in answers:
-            if isinstance(outcome, Failure):
-                job.deferred.errback(outcome)
-            else:
-                job.deferred.callback(outcome)
+            job.answer(outcome)
 
     def run(self) -> None:
         while (self.waiting or self._answers) and not self._disk.dead:

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from store_faults import ForgetfulDisk
 
+from dsmgateway.store.files import StrPath
+
 _PAGE_BYTES = 4096
 
 
@@ -55,7 +57,7 @@ class ModelDisk(ForgetfulDisk):
         self.kill_at = self.fail_at = self.fail_for = self.short_writes = 0
         self.only = ""
 
-    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+    def run(self, operation: str, path: StrPath, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         if call is os.pwritev and self.short_writes and not self.dead:
             self.short_writes -= 1
             call = write_short

@@ -16,6 +16,7 @@ from typing import Any
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
 from dsmgateway.store import Disk, FileStore, Offered, OtherFile, State, Stored, check
+from dsmgateway.store.files import StrPath
 
 IMEI = "352093081429150"
 DAY_S = 86400.0
@@ -50,9 +51,10 @@ class FaultyDisk(Disk):
         self._descriptors: set[int] = set()
         self._connections: list[sqlite3.Connection] = []
 
-    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+    def run(self, operation: str, path: StrPath, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         if self.dead:
             raise Killed
+        path = Path(path)
         if self.only in f"{operation} {path};":
             self.calls.append(f"{operation} {path.name}")
             if len(self.calls) == self.kill_at:
@@ -108,8 +110,8 @@ class ForgetfulDisk(FaultyDisk):
         self._contents: dict[int, bytes] = {}
         self._folders: dict[Path, dict[str, int]] = {}
 
-    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
-        result = super().run(operation, path, call, *arguments, **options)
+    def run(self, operation: str, path: StrPath, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        result, path = super().run(operation, path, call, *arguments, **options), Path(path)
         if operation == "create":
             self._new(os.fstat(result).st_ino)
         elif operation == "create folder" and path.stat().st_ino not in self._ids:

@@ -243,7 +243,10 @@ FAULTS = [
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """One gateway that lives through all the faults, with checkpoints and probes soon after."""
     with running_gateway(
-        tmp_path_factory.mktemp("failing"), "--checkpoint-interval=0.2", "--probe-interval=0.2"
+        tmp_path_factory.mktemp("failing"),
+        "--checkpoint-interval=0.2",
+        "--checkpoint-bytes=16KiB",
+        "--probe-interval=0.2",
     ) as gateway:
         yield gateway
         assert gateway.stop() == 0

@@ -265,7 +265,7 @@ def test_a_photo_is_stored_across_a_restart(tmp_path: Path) -> None:
             assert camera.offer_file(photo) == 0
             camera.say(c.Sync(1), *photo.frames()[:600])
             (journal,) = eventually("the file's journal", lambda: gateway.spool(".journal"))
-            eventually("a checkpoint", lambda: journal.read_bytes().count(b"\n") > 2)  # header, start
+            eventually("a checkpoint", lambda: journal.read_bytes().count(b"\n") > 1)  # more than its header
             gateway.kill()
             assert_not_acknowledged(camera.hear_the_end())
         gateway.start()

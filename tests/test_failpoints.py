@@ -38,6 +38,7 @@ from store_faults import (
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore, Stored
+from dsmgateway.store.files import StrPath
 
 pytestmark = pytest.mark.soak
 
@@ -62,7 +63,7 @@ class ShortDisk(FaultyDisk):
         self.writes = 0
         self._short_at, self._full = short_at, full
 
-    def run(self, operation: str, path: Path, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+    def run(self, operation: str, path: StrPath, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         if call is os.pwritev:
             self.writes += 1
             if self._short_at in (0, self.writes):

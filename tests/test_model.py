@@ -120,7 +120,7 @@ class AnythingGoes(RuleBasedStateMachine):
         self, device: Device, after_file: str, asks_metadata: bool, hold_bytes: int, checkpoint_bytes: int
     ) -> None:
         chosen = Settings(after_file=after_file, metadata=asks_metadata)
-        pace = Pace(hold_bytes=hold_bytes, checkpoint_bytes=checkpoint_bytes)
+        pace = Pace(hold_bytes=hold_bytes, checkpoint_bytes=checkpoint_bytes, finish_gap_s=0.0)
         self.is_one_a_connection = after_file == "complete"
         self.world = World(self.folder, device, chosen, pace)
         self.world.connect()
@@ -320,7 +320,7 @@ def twins() -> Iterator[World]:
         for number in (1, 2)
     ]
     with in_memory() as folder:
-        world = World(folder, Device(5, photos), Settings(), Pace())
+        world = World(folder, Device(5, photos), Settings(), Pace(finish_gap_s=0.0))
         line = world.connect()
         for _ in range(20):
             if (line.position or 0) < 6 * PACKET_BYTES:  # the last one is on its way

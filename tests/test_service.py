@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -53,7 +54,7 @@ class HandWorker:
     def open(self, offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
         raise AssertionError("no device is there that could want this")
 
-    def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
+    def append(self, upload: Upload, offset_bytes: int, data: bytes, done: Callable[[Failure | None], object]) -> None:
         raise AssertionError("no device is there that could want this")
 
     def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Any]:

@@ -15,6 +15,7 @@ from store_faults import IMEI, MAX_AGE_S, FaultyDisk, Killed, heal
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import Dropped, FileStore, Offered, Stored, Upload
+from dsmgateway.store.files import StrPath
 
 PEER = "198.51.100.7"
 KIB = 1024
@@ -160,7 +161,7 @@ def test_a_part_of_no_use_that_cannot_be_deleted_is_begun_anew(start: Start, cal
     assert (names(store), store._spool.parts) == ([], 0)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2])
 def test_a_kill_while_a_part_of_no_use_is_deleted_leaves_one_that_begins_anew(
     start: Start, tmp_path: Path, number: int
 ) -> None:
@@ -407,8 +408,8 @@ def test_a_part_goes_also_where_its_journal_cannot(start: Start) -> None:
     """Either being gone keeps it from being taken up after a restart, which forgets that it must not be."""
 
     class SickDisk(FaultyDisk):
-        def unlink(self, path: Path) -> bool:
-            if path.suffix == ".journal" and self.fail_at:
+        def unlink(self, path: StrPath) -> bool:
+            if Path(path).suffix == ".journal" and self.fail_at:
                 raise StoreError("delete: Input/output error")
             return super().unlink(path)
 
@@ -434,8 +435,8 @@ def test_an_aside_that_cannot_be_cleared_costs_nothing_else(start: Start) -> Non
     send(upload, 2 * KIB)
     real, disk.only = disk.run, ""
 
-    def run(operation: str, path: Path, call: Any, /, *arguments: Any, **options: Any) -> Any:
-        if operation in ("fdatasync", "delete") and (operation == "fdatasync" or path.parent.name == "aside"):
+    def run(operation: str, path: StrPath, call: Any, /, *arguments: Any, **options: Any) -> Any:
+        if operation in ("fdatasync", "delete") and (operation == "fdatasync" or Path(path).parent.name == "aside"):
             raise StoreError(f"{operation} {path}: told by the test")
         return real(operation, path, call, *arguments, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import zlib
@@ -19,7 +20,10 @@ from dsmgateway.store.part import proven_checkpoint, resume_offset
 from dsmgateway.store.sidecar import encode_sidecar, offer_fields, parse_sidecar, path_fields
 
 OFFERED = Offered(IMEI, b"dsm/picture/231020/231452.jpg", 200_000, 0x1234)
-POINTS = [Checkpoint(offset, offset * 7, 1 + offset // 50_000, offset // 3) for offset in (0, 1024, 60_000, 200_000)]
+SHA256 = hashlib.sha256(b"of something else").hexdigest()
+POINTS = [
+    Checkpoint(offset, f"{offset:064x}", 1 + offset // 50_000, offset // 3) for offset in (0, 1024, 60_000, 200_000)
+]
 LINES = [encode_header(OFFERED, 1.5), *(encode_checkpoint(point) for point in POINTS)]
 WHOLE = b"".join(LINES)
 HOSTILE_PATHS = [
@@ -57,7 +61,7 @@ def test_a_journal_says_what_was_written_into_it() -> None:
     assert (journal.offered, journal.first_seen, journal.end_bytes) == (OFFERED, 1.5, len(LINES[0]))
     ends = [len(b"".join(LINES[: number + 2])) for number in range(len(POINTS))]
     assert list(journal.checkpoints) == [
-        Checkpoint(point.offset_bytes, point.crc32, point.connections, point.twice_bytes, end)
+        Checkpoint(point.offset_bytes, point.sha256, point.connections, point.twice_bytes, end)
         for point, end in zip(POINTS, ends, strict=True)
     ]
 
@@ -70,8 +74,8 @@ def test_a_header_gives_back_its_offer(in_packets: bool, qualifier: str | None) 
     assert journal is not None and journal.offered == offered and journal.offered.key == offered.key
 
 
-def test_a_header_from_before_there_were_qualifiers_is_that_of_a_plain_offer() -> None:
-    text = b'{"version":1,"imei":"%b","device_path":"61","size":5,"start_crc":0,"first_seen":0}' % IMEI.encode()
+def test_a_header_that_says_nothing_of_qualifiers_is_that_of_a_plain_offer() -> None:
+    text = b'{"version":2,"imei":"%b","device_path":"61","size":5,"start_crc":0,"first_seen":0}' % IMEI.encode()
     old = b"%08x %b\n" % (zlib.crc32(text), text)
     journal = read_journal([old])
     assert journal is not None and journal.offered == Offered(IMEI, b"a", 5, 0)
@@ -113,7 +117,7 @@ def _line(fields: Any) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
-HEADER = {"version": 1, "imei": IMEI, "device_path": "61", "size": 5, "start_crc": 0, "first_seen": 0}
+HEADER = {"version": 2, "imei": IMEI, "device_path": "61", "size": 5, "start_crc": 0, "first_seen": 0}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ HEADER = {"version": 1, "imei": IMEI, "device_path": "61", "size": 5, "start_crc
         [],
         "text",
         {},
-        HEADER | {"version": 2},
+        HEADER | {"version": 1},
         HEADER | {"imei": 352093081429150},
         HEADER | {"imei": "../3520930814291"},
         HEADER | {"device_path": "6"},
@@ -150,13 +154,16 @@ def test_a_header_with_a_right_checksum_and_wrong_fields_is_no_journal(header: A
     [
         [1],
         {},
-        {"offset": 6, "crc32": 0, "connections": 1, "twice": 0},
-        {"offset": 1.0, "crc32": 0, "connections": 1, "twice": 0},
-        {"offset": -1, "crc32": 0, "connections": 1, "twice": 0},
+        {"offset": 6, "sha256": SHA256, "connections": 1, "twice": 0},
+        {"offset": 1.0, "sha256": SHA256, "connections": 1, "twice": 0},
+        {"offset": -1, "sha256": SHA256, "connections": 1, "twice": 0},
+        {"offset": 3, "sha256": SHA256[1:], "connections": 1, "twice": 0},
+        {"offset": 3, "sha256": 0, "connections": 1, "twice": 0},
+        {"offset": 3, "crc32": 0, "connections": 1, "twice": 0},
     ],
 )
 def test_a_checkpoint_with_a_right_checksum_and_wrong_fields_ends_the_journal(fields: Any) -> None:
-    good = _line({"offset": 3, "crc32": 0, "connections": 1, "twice": 0})
+    good = _line({"offset": 3, "sha256": SHA256, "connections": 1, "twice": 0})
     assert _offsets(_line(HEADER) + good + _line(fields) + good) == [3]
 
 
@@ -178,7 +185,7 @@ def test_a_line_that_nests_too_deep_is_no_record() -> None:
 
 
 def test_only_the_latest_checkpoints_of_a_long_journal_are_kept() -> None:
-    lines = [LINES[0], *(encode_checkpoint(Checkpoint(offset, 0, 1, 0)) for offset in range(1000))]
+    lines = [LINES[0], *(encode_checkpoint(Checkpoint(offset, SHA256, 1, 0)) for offset in range(1000))]
     assert _offsets(b"".join(lines)) == list(range(936, 1000))
 
 
@@ -186,9 +193,7 @@ def test_only_the_latest_checkpoints_of_a_long_journal_are_kept() -> None:
 def test_a_checkpoint_is_proven_by_the_bytes_found_and_by_nothing_else(
     content: bytes, drawn: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
-    points = [
-        Checkpoint(o, zlib.crc32(content[:o]) if right else 1 ^ zlib.crc32(content[:o]), 1, 0) for o, right in drawn
-    ]
+    points = [Checkpoint(o, hashlib.sha256(content[:o]).hexdigest() if right else SHA256, 1, 0) for o, right in drawn]
     size = data.draw(st.integers(1, 5000))
     blocks = iter([content[start : start + size] for start in range(0, len(content), size)])
     allowed = [point for point, (offset, right) in zip(points, drawn, strict=True) if right and offset <= len(content)]
@@ -384,3 +389,15 @@ def test_whatever_the_caller_says_becomes_json() -> None:
         "3": [1, None],
         "odd": "{1}",
     }
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), _JSON, min_size=1, max_size=4))
+def test_a_sidecar_is_indented_as_the_module_json_does_it(fields: dict[str, object]) -> None:
+    assert encode_sidecar(fields, {}) == json.dumps(fields, indent=2).encode("ascii") + b"\n"

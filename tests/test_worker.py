@@ -15,6 +15,7 @@ from store_faults import FaultyDisk
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -50,7 +51,7 @@ class ByHand:
 class HandRun(SynchronousTestCase):
     """A worker whose one lane is run by the test, on a clock of the test, in front of a disk that counts."""
 
-    pace = Pace()
+    pace = Pace(finish_gap_s=0.0)
     threads = 1
 
     def setUp(self) -> None:
@@ -79,8 +80,8 @@ class HandRun(SynchronousTestCase):
     def step(self) -> None:
         """Let the lane do what is waiting, without waiting for more."""
         for lane in self.worker.lanes:
-            if lane._queue.empty():
-                lane._queue.put(_nothing())
+            if not lane._jobs:
+                lane._jobs.append(_nothing())
             lane.step()
 
     def opened(self, offered: Offered, **options: bool) -> Upload:
@@ -90,7 +91,20 @@ class HandRun(SynchronousTestCase):
 
     def send(self, upload: Upload, packets: int = 4) -> list[Deferred[None]]:
         start = upload.offset_bytes
-        return [self.worker.append(upload, start + 1024 * number, PACKET) for number in range(packets)]
+        return [self.append(upload, start + 1024 * number, PACKET) for number in range(packets)]
+
+    def append(self, upload: Upload, offset_bytes: int, data: bytes) -> Deferred[None]:
+        """Append, and return what is told of it as a Deferred."""
+        deferred: Deferred[None] = Deferred()
+
+        def done(failure: Failure | None) -> None:
+            if failure is None:
+                deferred.callback(None)
+            else:
+                deferred.errback(failure)
+
+        self.worker.append(upload, offset_bytes, data, done)
+        return deferred
 
     def ran(self, *operations: str) -> list[str]:
         """Return the system calls of these kinds since the last time."""
@@ -154,7 +168,7 @@ class OrderTests(HandRun):
         self.send(upload)
         self.worker.finish(upload, {})
         again = self.opened(_offered(crc=crc))
-        self.worker.append(again, 3072, bytes(1024))
+        self.append(again, 3072, bytes(1024))
         finished = self.worker.finish(again, {})
         self.step()
         self.assertEqual(self.successResultOf(finished), Differs())
@@ -208,7 +222,7 @@ class HoldTests(HandRun):
         """One byte at a time costs a write every 64."""
         upload = self.opened(_offered())
         for place in range(130):
-            self.worker.append(upload, place, PACKET[place : place + 1])
+            self.append(upload, place, PACKET[place : place + 1])
         self.ran()
         self.step()
         self.assertEqual(len(self.ran("write")), 2)
@@ -218,7 +232,7 @@ class HoldTests(HandRun):
         """Bytes at a lower offset overwrite, whatever is held back."""
         upload = self.opened(_offered(packets=2))
         for offset, data in ((0, b"x" * 1024), (1024, b"y" * 1024), (0, PACKET), (1024, PACKET)):
-            self.worker.append(upload, offset, data)
+            self.append(upload, offset, data)
         finished = self.worker.finish(upload, {})
         self.step()
         answer = self.successResultOf(finished)
@@ -241,7 +255,7 @@ class HoldTests(HandRun):
 
 
 class GroupTests(HandRun):
-    pace = Pace(finish_group=4)
+    pace = Pace(finish_group=4, finish_gap_s=0.0)
 
     def test_finishes_that_wait_together_are_committed_together(self) -> None:
         """Six files, groups of four at most, two commits."""
@@ -281,8 +295,79 @@ class GroupTests(HandRun):
             self.assertFalse(upload.is_open)
 
 
+class GapTests(HandRun):
+    pace = Pace(finish_group=4, finish_gap_s=0.02)
+
+    def test_a_file_after_quiet_is_stored_at_once_and_those_right_after_it_together(self) -> None:
+        """A group begins 20 ms after the one before it; the lane is due then."""
+        finished = self._finished(0)
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        first, second = self._finished(1), self._finished(2, imei="356307042441013")
+        self.step()
+        self.assertNoResult(first)
+        self.assertAlmostEqual(self.worker.lanes[0]._lane.due_in_s() or 0.0, 0.02)
+        self.clock.advance(0.02)
+        self.ran()
+        self.step()
+        self.assertEqual(len(self.ran("commit")), 1)
+        for deferred in (first, second):
+            self.assertIsInstance(self.successResultOf(deferred), Stored)
+
+    def test_a_whole_group_does_not_wait(self) -> None:
+        """Four are as many as are stored together."""
+        self._finished(0)
+        self.step()
+        finished = [self._finished(number, imei=f"35630704244{number:04d}") for number in range(1, 5)]
+        self.step()
+        for deferred in finished:
+            self.assertIsInstance(self.successResultOf(deferred), Stored)
+
+    def test_what_waits_is_stored_before_its_device_offers_anything(self) -> None:
+        """The same file again is a duplicate, whatever the gap."""
+        self._finished(0)
+        self.step()
+        finished = self._finished(1)
+        opened = self.worker.open(_offered(2), PEER)
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        self.successResultOf(opened)
+
+    def test_a_stop_stores_what_waits(self) -> None:
+        """And answers it."""
+        self._finished(0)
+        self.step()
+        finished = self._finished(1)
+        self.step()
+        self.assertNoResult(finished)
+        stopped = self.worker.stop()
+        self.step()
+        self.assertIsInstance(self.successResultOf(finished), Stored)
+        self.assertIsNone(self.successResultOf(stopped))
+
+    def test_a_bug_fails_what_waits_too(self) -> None:
+        """Nobody is left without an answer."""
+        self._finished(0)
+        self.step()
+        finished = self._finished(1)
+        self.step()
+        self.assertNoResult(finished)
+        self.patch(self.worker.lanes[0]._lane, "_tend", lambda: 1 // 0)
+        expired = self.worker.expire()
+        self.step()
+        self.failureResultOf(finished, ZeroDivisionError)
+        self.assertEqual(self.successResultOf(expired), ())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        del self.worker.lanes[0]._lane._tend
+
+    def _finished(self, number: int, **options: str) -> Deferred[Stored | Differs]:
+        upload = self.opened(_offered(number, **options))
+        self.send(upload)
+        return self.worker.finish(upload, {})
+
+
 class CheckpointTests(HandRun):
-    pace = Pace(checkpoints_at_once=2)
+    pace = Pace(checkpoints_at_once=2, finish_gap_s=0.0, checkpoint_bytes=256 * 1024)
 
     def test_a_checkpoint_is_made_every_256_kib(self) -> None:
         """One after 256 packets, none before."""
@@ -294,7 +379,7 @@ class CheckpointTests(HandRun):
         self.assertEqual(upload.dirty_bytes, (400 - 256 - 16) * 1024 + 16 * 1024)
 
     def test_a_checkpoint_is_made_after_five_seconds_but_not_without_need(self) -> None:
-        """The clock starts with the first write after the last checkpoint."""
+        """The clock starts with the first write after the last checkpoint; nothing is synced for it."""
         upload = self.opened(_offered())
         self.send(upload, 2)
         self.step()
@@ -303,16 +388,61 @@ class CheckpointTests(HandRun):
         self.ran()
         self.clock.advance(4.9)
         self.step()
-        self.assertEqual(self.ran("fdatasync"), [])
+        self.assertEqual(self.ran("write", "fdatasync"), [])
         self.clock.advance(0.1)
         self.step()
-        self.assertEqual(len(self.ran("fdatasync")), 2)
+        self.assertEqual(self.ran("write", "fdatasync", "fsync"), [f"write {upload.offered.key}.journal"])
         self.clock.advance(60)
         self.step()
-        self.assertEqual(self.ran("fdatasync"), [])
+        self.assertEqual(self.ran("write", "fdatasync"), [])
+        parked = self.worker.park(upload)
+        self.step()
+        self.assertIsNone(self.successResultOf(parked))
+        self.assertEqual(len(self.ran("fdatasync")), 2)
+
+    def test_bytes_that_only_the_process_has_a_checkpoint_of_count_until_they_are_synced(self) -> None:
+        """So a power cut never costs more than that, however many checkpoints were made by their time."""
+        upload = self.opened(_offered(packets=400))
+        for number in range(0, 256, 32):
+            for packet in range(number, number + 32):
+                self.append(upload, 1024 * packet, PACKET)
+            self.step()
+            self.assertEqual(len(self.ran("fdatasync")), 2 if number == 224 else 0)
+            self.clock.advance(5)
+            self.step()
+        self.assertEqual(upload.unsynced_bytes, 0)
 
     def test_many_checkpoints_are_made_a_few_at_a_time(self) -> None:
         """Finishes do not wait behind all of them; the lane is due at once as long as some are left."""
+        self._three_that_are_due()
+        for made, due in ((2, 0), (1, None)):
+            self.step()
+            self.assertEqual(len(self.ran("write")), made)
+            self.assertEqual(self.worker.lanes[0]._lane.due_in_s(), due)
+
+    def test_checkpoints_that_are_due_by_time_have_a_twentieth_of_the_lanes_time(self) -> None:
+        """On a disk that takes 50 ms for each, the third comes 1.9 s after the first two."""
+        self._three_that_are_due()
+        write = self.disk.write
+
+        def slowly(*arguments: Any) -> None:
+            self.clock.advance(0.05)
+            write(*arguments)
+
+        self.patch(self.disk, "write", slowly)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 2)
+        due_s = self.worker.lanes[0]._lane.due_in_s()
+        assert due_s is not None
+        self.assertAlmostEqual(due_s, 1.9)
+        self.clock.advance(1.8)
+        self.step()
+        self.assertEqual(self.ran("write"), [])
+        self.clock.advance(0.11)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 1)
+
+    def _three_that_are_due(self) -> None:
         for number in range(3):
             self.send(self.opened(_offered(number)), 2)
         self.step()
@@ -320,29 +450,24 @@ class CheckpointTests(HandRun):
         self.step()
         self.ran()
         self.clock.advance(5)
-        for made, due in ((2, 0), (1, None)):
-            self.step()
-            self.assertEqual(len([call for call in self.ran("fdatasync") if call.endswith(".part")]), made)
-            self.assertEqual(self.worker.lanes[0]._lane.due_in_s(), due)
 
     def test_a_checkpoint_that_fails_ends_the_upload_at_its_next_call(self) -> None:
         """Nobody waits for a checkpoint; the next append hears of it."""
-        upload = self.opened(_offered())
-        self.send(upload, 1)
-        self.step()
-        self.clock.advance(1)
+        upload = self.opened(_offered(packets=400))
+        self.send(upload, 240)
         self.step()
         self.ran()
         self.disk.only, self.disk.fail_at = "fdatasync", 1
-        self.clock.advance(5)
+        for packet in range(240, 256):
+            self.append(upload, packet * 1024, PACKET)
         self.step()
-        appended = self.worker.append(upload, 1024, PACKET)
+        appended = self.append(upload, 256 * 1024, PACKET)
         finished = self.worker.finish(upload, {})
         self.step()
         for deferred in (appended, finished):
             self.assertIn("fdatasync", str(self.failureResultOf(deferred, StoreError).value))
         self.store.probe()
-        self.assertEqual(self.opened(_offered()).offset_bytes, 0)
+        self.assertEqual(self.opened(_offered(packets=400)).offset_bytes, 0)
 
     def test_an_upload_that_was_taken_over_needs_no_checkpoint(self) -> None:
         """The newer open has parked it."""
@@ -356,7 +481,7 @@ class CheckpointTests(HandRun):
         self.clock.advance(5)
         self.step()
         self.assertEqual(self.ran("fdatasync"), [])
-        appended = self.worker.append(upload, 1024, PACKET)
+        appended = self.append(upload, 1024, PACKET)
         self.step()
         self.failureResultOf(appended, StoreError)
 
@@ -372,7 +497,7 @@ class ErrorTests(HandRun):
         self.step()
         self.clock.advance(1)
         self.step()
-        later = [self.worker.append(upload, 2048, PACKET), self.worker.finish(upload, {}), self.worker.park(upload)]
+        later = [self.append(upload, 2048, PACKET), self.worker.finish(upload, {}), self.worker.park(upload)]
         self.step()
         errors = {str(self.failureResultOf(deferred, StoreError).value) for deferred in (*appended, *later)}
         self.assertEqual(len(errors), 1)
@@ -387,7 +512,7 @@ class ErrorTests(HandRun):
         """The store refuses, the worker gives up on this upload, the next one goes on where it was."""
         upload = self.opened(_offered())
         self.send(upload, 2)
-        hole = self.worker.append(upload, 3072, PACKET)
+        hole = self.append(upload, 3072, PACKET)
         self.step()
         self.clock.advance(1)
         self.step()
@@ -398,8 +523,8 @@ class ErrorTests(HandRun):
         """The caller gets the exception itself, later calls a StoreError that names it."""
         upload = self.opened(_offered())
         wrong: Any = "text"
-        first = self.worker.append(upload, 0, wrong)
-        second = self.worker.append(upload, 4, PACKET)
+        first = self.append(upload, 0, wrong)
+        second = self.append(upload, 4, PACKET)
         self.step()
         self.clock.advance(1)
         self.step()
@@ -420,7 +545,7 @@ class ErrorTests(HandRun):
     def test_a_bug_in_a_lane_fails_its_jobs_is_logged_and_the_lane_lives_on(self) -> None:
         """Neither what was held back nor the batch hangs, and other devices are served."""
         upload = self.opened(_offered())
-        held = self.worker.append(upload, 0, PACKET)
+        held = self.append(upload, 0, PACKET)
         self.step()
         self.patch(self.worker.lanes[0]._lane, "_commit", lambda: 1 // 0)
         finished = self.worker.finish(upload, {})
@@ -503,7 +628,7 @@ class VolumeTests(HandRun):
     def test_a_sound_disk_is_not_probed(self) -> None:
         """No job, no call."""
         self.assertTrue(self.successResultOf(self.worker.probe()))
-        self.assertTrue(self.worker.lanes[0]._queue.empty())
+        self.assertFalse(self.worker.lanes[0]._jobs)
 
     def test_a_worker_that_does_not_run_takes_no_files(self) -> None:
         """Nor does it try the disk."""
@@ -541,7 +666,7 @@ class EndTests(HandRun):
         appended = self.send(left, 3)
         stopped = [self.worker.stop(), self.worker.stop()]
         self.failureResultOf(self.worker.open(_offered(2), PEER), StoreError)
-        self.failureResultOf(self.worker.append(left, 3072, PACKET), StoreError)
+        self.failureResultOf(self.append(left, 3072, PACKET), StoreError)
         self.assertNoResult(stopped[0])
         self.step()
         self.assertIsInstance(self.successResultOf(finished), Stored)
@@ -623,7 +748,7 @@ class ThreadTests(SynchronousTestCase):
 
         def opened(upload: Upload) -> Deferred[Any]:
             for number in range(4):
-                worker.append(upload, 1024 * number, PACKET)
+                worker.append(upload, 1024 * number, PACKET, self.assertIsNone)
             return worker.finish(upload, {}).addCallback(stored.append)
 
         offers = [_offered(file, imei=f"35209308142{device:04d}") for device in range(8) for file in range(6)]

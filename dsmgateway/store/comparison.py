@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import ClassVar
 
 from dsmgateway.errors import StoreError
@@ -24,9 +23,10 @@ _TELLING_BYTES = 64
 class Comparison(Upload):
     """An `Upload` that begins at the last packet that tells, and ends as a duplicate, or as `Differs`."""
 
+    __slots__ = ("_descriptor", "_disk", "_equal", "_path", "_record")
     comparing: ClassVar[bool] = True
 
-    def __init__(self, disk: Disk, path: Path, offered: Offered, record: Record) -> None:
+    def __init__(self, disk: Disk, path: str, offered: Offered, record: Record) -> None:
         """Open the stored file at ``path``; raises `StoreError`."""
         begin_bytes = offered.last_packet_bytes
         if begin_bytes > 0 and offered.size_bytes - begin_bytes < _TELLING_BYTES:

@@ -2,6 +2,8 @@
 
 All of them pass through `Disk.run`, the seam at which tests make a call fail or a process die. Nothing here repeats a
 failed call: after a failed fsync the next one says OK although the bytes are gone. Knows nothing of parts or media.
+
+A path may be text: where a call is made for every file, making a `Path` of it first costs as much as the call.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ _CHANGES = frozenset(
     {"begin", "commit", "create", "delete", "fdatasync", "fsync", "link", "move", "roll", "truncate", "write"}
 )
 
+#: How a file or folder is named.
+StrPath = str | Path
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -58,7 +63,7 @@ class Disk:
     unsound: Callable[[StoreError], object] | None = None
 
     def run(
-        self, operation: str, path: Path, call: Callable[_P, _T], /, *arguments: _P.args, **options: _P.kwargs
+        self, operation: str, path: StrPath, call: Callable[_P, _T], /, *arguments: _P.args, **options: _P.kwargs
     ) -> _T:
         """Make one system call (or SQLite statement) about ``path`` and return what it returns."""
         try:
@@ -70,30 +75,30 @@ class Disk:
                 self.unsound(failure)
             raise failure from error
 
-    def create(self, path: Path) -> int:
+    def create(self, path: StrPath) -> int:
         """Create a new file, never one that exists, and return a descriptor for reading and writing."""
         return self.run("create", path, os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
 
-    def open(self, path: Path, flags: int = os.O_RDONLY) -> int:
+    def open(self, path: StrPath, flags: int = os.O_RDONLY) -> int:
         """Open an existing file, never through a symbolic link."""
         return self.run("open", path, os.open, path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-    def close(self, path: Path, descriptor: int) -> None:
+    def close(self, path: StrPath, descriptor: int) -> None:
         """Give the descriptor back."""
         self.run("close", path, os.close, descriptor)
 
-    def write(self, path: Path, descriptor: int, offset_bytes: int, pieces: Sequence[bytes | memoryview]) -> None:
+    def write(self, path: StrPath, descriptor: int, offset_bytes: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Write all pieces one after the other from ``offset_bytes`` on, however short the single writes are."""
-        left = deque(memoryview(piece) for piece in pieces if len(piece))
+        left: deque[bytes | memoryview] = deque(piece for piece in pieces if len(piece))
         while left:
             written = self.run("write", path, os.pwritev, descriptor, list(islice(left, _MOST_PIECES)), offset_bytes)
             offset_bytes += written
             while left and written >= len(left[0]):
                 written -= len(left.popleft())
             if written:
-                left[0] = left[0][written:]
+                left[0] = memoryview(left[0])[written:]
 
-    def blocks(self, path: Path, descriptor: int, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
+    def blocks(self, path: StrPath, descriptor: int, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
         """Read from ``start_bytes`` up to ``end_bytes`` in blocks; ends early where the file does."""
         while start_bytes < end_bytes:
             length = min(BLOCK_BYTES, end_bytes - start_bytes)
@@ -103,7 +108,7 @@ class Disk:
             start_bytes += len(block)
             yield block
 
-    def read(self, path: Path, limit_bytes: int) -> bytes | None:
+    def read(self, path: StrPath, limit_bytes: int) -> bytes | None:
         """Return the start of a file, up to ``limit_bytes``, or None if there is no such file."""
         if self.size(path) is None:
             return None
@@ -113,22 +118,22 @@ class Disk:
         finally:
             self.close(path, descriptor)
 
-    def fsync(self, path: Path, descriptor: int) -> None:
+    def fsync(self, path: StrPath, descriptor: int) -> None:
         """Make a file's bytes and inode durable."""
         self.run("fsync", path, os.fsync, descriptor)
 
-    def fdatasync(self, path: Path, descriptor: int) -> None:
+    def fdatasync(self, path: StrPath, descriptor: int) -> None:
         """Make a file's bytes and size durable."""
         self.run("fdatasync", path, os.fdatasync, descriptor)
 
-    def begin_writing(self, path: Path, descriptor: int) -> None:
+    def begin_writing(self, path: StrPath, descriptor: int) -> None:
         """Let the system begin to write a file out, so that the fsyncs of many wait for each other less.
 
         Promises nothing; a failure to write is told by the fsync.
         """
         self.run("advise on", path, os.posix_fadvise, descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def sync_folder(self, path: Path) -> None:
+    def sync_folder(self, path: StrPath) -> None:
         """Make the entries of a folder durable."""
         descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -136,58 +141,58 @@ class Disk:
         finally:
             self.close(path, descriptor)
 
-    def truncate(self, path: Path, descriptor: int, length_bytes: int) -> None:
+    def truncate(self, path: StrPath, descriptor: int, length_bytes: int) -> None:
         """Cut a file off."""
         self.run("truncate", path, os.ftruncate, descriptor, length_bytes)
 
-    def length(self, path: Path, descriptor: int) -> int:
+    def length(self, path: StrPath, descriptor: int) -> int:
         """Return the size of an open file in bytes."""
         return self.run("stat", path, os.fstat, descriptor).st_size
 
-    def stat(self, path: Path) -> os.stat_result | None:
+    def stat(self, path: StrPath) -> os.stat_result | None:
         """Return what the system knows of a path, or None if there is no such file."""
         return self.run("stat", path, _stat, path)
 
-    def size(self, path: Path) -> int | None:
+    def size(self, path: StrPath) -> int | None:
         """Return the size of a file in bytes, or None if there is no such file."""
         status = self.stat(path)
         return None if status is None else status.st_size
 
-    def names(self, path: Path) -> list[str]:
+    def names(self, path: StrPath) -> list[str]:
         """Return the names in a folder, in order."""
         return sorted(self.run("list", path, os.listdir, path))
 
-    def make_folder(self, path: Path) -> None:
+    def make_folder(self, path: StrPath) -> None:
         """Create a folder unless it exists."""
-        self.run("create folder", path, path.mkdir, mode=_FOLDER_MODE, exist_ok=True)
+        self.run("create folder", path, _make_folder, path)
 
-    def remove_folder(self, path: Path) -> None:
+    def remove_folder(self, path: StrPath) -> None:
         """Delete an empty folder."""
-        self.run("delete folder", path, path.rmdir)
+        self.run("delete folder", path, os.rmdir, path)
 
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, source: StrPath, target: StrPath) -> None:
         """Move a file within the file system; the caller has made sure that ``target`` does not exist."""
         self.run(f"move {source} to", target, os.rename, source, target)
 
-    def link(self, source: Path, target: Path) -> None:
+    def link(self, source: StrPath, target: StrPath) -> None:
         """Give a file a second name, never one that exists."""
         self.run(f"link {source} as", target, os.link, source, target)
 
-    def unlink(self, path: Path) -> bool:
+    def unlink(self, path: StrPath) -> bool:
         """Delete a name, if it is there; say whether it was."""
         return self.run("delete", path, _unlink, path)
 
-    def free_bytes(self, path: Path) -> int:
+    def free_bytes(self, path: StrPath) -> int:
         """Return how much an ordinary user can still write to the file system."""
         status = self.run("ask for free space of", path, os.statvfs, path)
         return status.f_bavail * status.f_frsize
 
-    def free_files(self, path: Path) -> int | None:
+    def free_files(self, path: StrPath) -> int | None:
         """Return how many files an ordinary user can still make; None where the file system knows no such number."""
         status = self.run("ask for free files of", path, os.statvfs, path)
         return status.f_favail if status.f_files else None
 
-    def lock(self, path: Path) -> int:
+    def lock(self, path: StrPath) -> int:
         """Take the lock of a data folder and return its descriptor; it ends with the process or with `close`."""
         descriptor = self.run("open", path, os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         try:
@@ -238,16 +243,24 @@ def _sqlite_name(cause: BaseException | None) -> str:
     return str(getattr(cause, "sqlite_errorname", ""))
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _stat(path: StrPath) -> os.stat_result | None:
     try:
         return os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
-def _unlink(path: Path) -> bool:
+def _unlink(path: StrPath) -> bool:
     try:
-        path.unlink()
+        os.unlink(path)
     except FileNotFoundError:
         return False
     return True
+
+
+def _make_folder(path: StrPath) -> None:
+    try:
+        os.mkdir(path, _FOLDER_MODE)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise

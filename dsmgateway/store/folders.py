@@ -8,43 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
 
 #: Folders remembered as durable; beyond it all are forgotten, which costs a few syncs and no safety.
-_MOST_KNOWN = 20_000
+_MOST_KNOWN = 100_000
 
 
 class Folders:
-    """The folders below ``root``, whose own name is durable already. Threads may share it."""
+    """The folders below ``root``, whose own name is durable already, all as text. Threads may share it."""
 
-    def __init__(self, root: Path, disk: Disk) -> None:
+    def __init__(self, root: str, disk: Disk) -> None:
         self._root = root
         self._disk = disk
-        #: As text: a path takes several times the memory, and there are some for each device and day.
         self._durable: set[str] = set()
 
-    def make(self, folder: Path) -> None:
-        """Create a folder below the root and all that are missing above it."""
-        if str(folder) not in self._durable:
-            for missing in reversed(self._chain(folder)):
-                self._disk.make_folder(missing)
+    def make(self, folder: str) -> None:
+        """Create a folder below the root and all that are missing above it; those that are durable are there."""
+        for missing in reversed(self._unknown(folder)):
+            self._disk.make_folder(missing)
 
-    def unsynced(self, folder: Path) -> list[Path]:
+    def unsynced(self, folder: str) -> list[str]:
         """Return the folders to fsync before a new file in ``folder`` is durable: itself, and those above new ones."""
-        if str(folder) in self._durable:
-            return [folder]
-        return [folder, *(new.parent for new in self._chain(folder) if str(new) not in self._durable)]
+        return [folder, *(_above(new) for new in self._unknown(folder))]
 
-    def synced(self, folders: Iterable[Path]) -> None:
+    def synced(self, folders: Iterable[str]) -> None:
         """Take note that all of what `unsynced` returned has been fsynced."""
         if len(self._durable) > _MOST_KNOWN:
             self._durable = set()
-        self._durable.update(map(str, folders))
+        self._durable.update(folders)
 
-    def undo(self, folder: Path) -> None:
+    def undo(self, folder: str) -> None:
         """Delete the folders that are empty and not durable, and take nothing for granted any longer.
 
         Made anew, they need no repetition of a failed fsync; and a folder that someone deleted is made again.
@@ -52,14 +47,24 @@ class Folders:
         chain = self._chain(folder)
         with suppress(StoreError):
             for new in chain:
-                if str(new) not in self._durable:
+                if new not in self._durable:
                     self._disk.remove_folder(new)
-        self._durable.difference_update(map(str, chain))
+        self._durable.difference_update(chain)
 
-    def _chain(self, folder: Path) -> list[Path]:
+    def _unknown(self, folder: str) -> list[str]:
+        """Return those of the chain that are not known to be durable."""
+        if folder in self._durable:
+            return []
+        return [new for new in self._chain(folder) if new not in self._durable]
+
+    def _chain(self, folder: str) -> list[str]:
         """Return the folder and those above it, up to the root and without it."""
         chain = []
         while folder != self._root:
             chain.append(folder)
-            folder = folder.parent
+            folder = _above(folder)
         return chain
+
+
+def _above(folder: str) -> str:
+    return folder.rpartition("/")[0]

@@ -1,4 +1,4 @@
-r"""The journal of a part: how far it was durable, in a text file that survives being cut or damaged anywhere.
+r"""The journal of a part: how far it was written, in a text file that survives being cut or damaged anywhere.
 
 One record a line, ``<CRC-32 of the JSON, 8 hex> <JSON>\n``: first a header that says whose part it is, then
 checkpoints. Whatever follows the first bad line does not count, so losing the tail only lowers the offset. Does no
@@ -8,6 +8,7 @@ input or output.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,25 +16,27 @@ from dataclasses import dataclass
 
 from dsmgateway.store.values import Offered
 
-_VERSION = 1
+#: 2 brought the SHA-256; what the first said in a CRC-32 proves less than it would have to.
+_VERSION = 2
 #: Longest line that is read: a header with a path of 512 bytes in hex is under 1.3 KiB.
 _LONGEST_LINE_BYTES = 4096
 #: Checkpoints kept of a journal; older ones only matter when all of these are wrong, and then 0 is the answer.
 _KEPT_CHECKPOINTS = 64
 #: The year 10000, which no sidecar can say, in seconds since 1970.
 _TIME_END_S = 253_402_300_800
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The first ``offset_bytes`` of the part were durable and had this CRC-32.
+    """The first ``offset_bytes`` of the part were written and have this SHA-256, in hexadecimal.
 
     ``connections`` and ``twice_bytes`` are what the file had cost by then. ``end_bytes`` is where the record ends in
     the journal (0 while it is not in one).
     """
 
     offset_bytes: int
-    crc32: int
+    sha256: str
     connections: int
     twice_bytes: int
     end_bytes: int = 0
@@ -52,7 +55,7 @@ class Journal:
 def encode_header(offered: Offered, first_seen: float) -> bytes:
     """Return the first record; ``first_seen`` is in seconds since 1970.
 
-    What is as usual is left out, so a header without it, as they once all were, is read as a plain offer.
+    What is as usual is left out: a header without it is that of a plain offer.
     """
     fields: dict[str, object] = {
         "version": _VERSION,
@@ -74,7 +77,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     return _line(
         {
             "offset": checkpoint.offset_bytes,
-            "crc32": checkpoint.crc32,
+            "sha256": checkpoint.sha256,
             "connections": checkpoint.connections,
             "twice": checkpoint.twice_bytes,
         }
@@ -150,12 +153,13 @@ def _checkpoint(fields: dict[str, object] | None, end_bytes: int) -> Checkpoint 
     if fields is None:
         return None
     try:
-        offset_bytes, crc32, connections, twice_bytes = (
-            _natural(fields, name) for name in ("offset", "crc32", "connections", "twice")
-        )
+        offset_bytes, connections, twice_bytes = (_natural(fields, name) for name in ("offset", "connections", "twice"))
+        sha256 = fields["sha256"]
     except (KeyError, TypeError):
         return None
-    return Checkpoint(offset_bytes, crc32, connections, twice_bytes, end_bytes)
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        return None
+    return Checkpoint(offset_bytes, sha256, connections, twice_bytes, end_bytes)
 
 
 def _natural(fields: dict[str, object], name: str) -> int:

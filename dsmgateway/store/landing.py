@@ -21,8 +21,8 @@ from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
 from dsmgateway.store.folders import Folders
 from dsmgateway.store.index import Index
-from dsmgateway.store.naming import MEDIA, PROBE, sidecar_path
-from dsmgateway.store.spool import Spool
+from dsmgateway.store.naming import MEDIA, PROBE, folder_of, sidecar_path
+from dsmgateway.store.spool import SIDECAR, Spool
 from dsmgateway.store.values import Record
 
 #: A block of most file systems: less might be kept in the inode.
@@ -35,6 +35,8 @@ class Landing:
 
     key: str
     record: Record
+    #: The folder of its day.
+    folder: str
     sidecar: bytes = field(repr=False)
     failure: StoreError | None = None
     descriptor: int = -1
@@ -48,7 +50,12 @@ class Ground:
         self.disk = disk
         self.spool = spool
         self.index = index
-        self.folders = Folders(folder / MEDIA, disk)
+        self.folders = Folders(str(folder / MEDIA), disk)
+        self._prefix = f"{folder}/"
+
+    def path(self, relative: str) -> str:
+        """Return the whole path of a file that is told relative to the data folder."""
+        return self._prefix + relative
 
     def probe(self) -> None:
         """Try whether files can land at all: raises `StoreError` with the cause, before anything is received.
@@ -92,7 +99,7 @@ class Ground:
     def forget(self, key: str) -> None:
         """Delete what the spool still has of a finished file; whatever remains is deleted at the next start."""
         with suppress(StoreError):
-            self.disk.unlink(self.spool.sidecar(key))
+            self.spool.clear(key, SIDECAR)
             self.spool.discard(key)
 
     def take_back(self, key: str, record: Record) -> None:
@@ -101,21 +108,21 @@ class Ground:
         The sidecar in the spool goes last, and only when the rest is durable; while it is there, the finish is
         undone before the key is used again (`settle`), or completed by the next start.
         """
-        final = self.folder / record.path
-        self.disk.unlink(self.folder / sidecar_path(record.path))
+        final = self.path(record.path)
+        self.disk.unlink(self.path(sidecar_path(record.path)))
         if self.disk.size(final) is not None:
             self.spool.take_back(final, key)
             self.spool.sync()
-            self.disk.sync_folder(final.parent)
-        self.disk.unlink(self.spool.sidecar(key))
+            self.disk.sync_folder(folder_of(final))
+        self.spool.clear(key, SIDECAR)
 
     def has_landed(self, record: Record) -> bool:
         """Say whether the stored file is present and its sidecar beside it."""
-        return self.is_present(record) and self.disk.size(self.folder / sidecar_path(record.path)) is not None
+        return self.is_present(record) and self.disk.size(self.path(sidecar_path(record.path))) is not None
 
     def is_present(self, record: Record) -> bool:
         """Say whether the stored file is still where the index says, with its size."""
-        return self.disk.size(self.folder / record.path) == record.size_bytes
+        return self.disk.size(self.path(record.path)) == record.size_bytes
 
     def _clear(self, *paths: Path) -> None:
         for path in paths:
@@ -123,8 +130,7 @@ class Ground:
 
     def _write_sidecar(self, landing: Landing) -> None:
         path = self.spool.sidecar(landing.key)
-        self.disk.unlink(path)
-        landing.descriptor = self.disk.create(path)
+        landing.descriptor = self.spool.create(landing.key, SIDECAR)
         try:
             self.disk.write(path, landing.descriptor, 0, [landing.sidecar])
             self.disk.begin_writing(path, landing.descriptor)
@@ -140,22 +146,21 @@ class Ground:
             self.disk.close(path, landing.descriptor)
 
     def _move(self, landing: Landing) -> None:
-        final = self.folder / landing.record.path
-        self.folders.make(final.parent)
+        final = self.path(landing.record.path)
+        self.folders.make(landing.folder)
         self.spool.give(landing.key, final)
-        self.disk.link(self.spool.sidecar(landing.key), self.folder / sidecar_path(landing.record.path))
+        self.disk.link(self.spool.sidecar(landing.key), sidecar_path(final))
 
     def _sync_folders(self, landings: Sequence[Landing]) -> None:
-        chains = {landing.key: self.folders.unsynced(self._day(landing)) for landing in _good(landings)}
-        for folder in sorted({folder for chain in chains.values() for folder in chain}, reverse=True):
-            concerned = [landing for landing in _good(landings) if folder in chains[landing.key]]
-            if concerned:
-                self._together(concerned, partial(self.disk.sync_folder, folder))
+        chains = {landing.folder: self.folders.unsynced(landing.folder) for landing in _good(landings)}
+        concerned: dict[str, list[Landing]] = {}
         for landing in _good(landings):
-            self.folders.synced(chains[landing.key])
-
-    def _day(self, landing: Landing) -> Path:
-        return (self.folder / landing.record.path).parent
+            for folder in chains[landing.folder]:
+                concerned.setdefault(folder, []).append(landing)
+        for folder in sorted(concerned, reverse=True):
+            self._together(concerned[folder], partial(self.disk.sync_folder, folder))
+        for landing in _good(landings):
+            self.folders.synced(chains[landing.folder])
 
     def _each(self, landings: Iterable[Landing], step: Callable[[Landing], None]) -> None:
         for landing in _good(landings):
@@ -178,7 +183,7 @@ class Ground:
         landing.failure = error
         with suppress(StoreError):
             self.take_back(landing.key, landing.record)
-            self.folders.undo(self._day(landing))
+            self.folders.undo(landing.folder)
 
 
 def _good(landings: Iterable[Landing]) -> list[Landing]:

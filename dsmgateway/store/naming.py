@@ -25,9 +25,10 @@ _FINAL = re.compile(
 def final_path(imei: str, device_path: bytes, received_ms: int, sha256: str) -> str:
     """Return where a file received at ``received_ms`` (since 1970) goes, relative to the data folder."""
     received = datetime.fromtimestamp(received_ms // 1000, UTC)
-    stamp = f"{received:%Y%m%dT%H%M%S}{received_ms % 1000:03d}Z"
+    year, month, day, hour, minute, second, *_ = received.timetuple()
+    stamp = f"{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}{received_ms % 1000:03}Z"
     name = f"{stamp}_{stem_of(device_path)}_{sha256[:8]}.{format_of(device_path).extension}"
-    return f"{MEDIA}/{imei}/{received:%Y/%m/%d}/{name}"
+    return f"{MEDIA}/{imei}/{year:04}/{month:02}/{day:02}/{name}"
 
 
 def is_final_path(path: str) -> bool:
@@ -38,6 +39,11 @@ def is_final_path(path: str) -> bool:
 def sidecar_path(path: str) -> str:
     """Return the path of the sidecar that belongs to the finished file at ``path``."""
     return path.rpartition(".")[0] + ".json"
+
+
+def folder_of(path: str) -> str:
+    """Return the path of the folder that a file is in."""
+    return path.rpartition("/")[0]
 
 
 def iso_time(seconds: float) -> str:

@@ -1,10 +1,12 @@
 """A file being received into a part, and how a part is taken up again after anything whatever.
 
 The essay. The offset at which a device goes on is what the disk can prove, never a size or a number in memory: a part
-after a power cut may have its full size and zeros in it. So a checkpoint first makes the bytes durable, then says in
-the journal how many they were and their CRC-32, and a part is resumed at the latest checkpoint whose CRC-32 is that of
-the bytes found. Bytes beyond it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. A part
-whose fsync failed is never used again, not even after a second fsync that says OK.
+after a power cut may have its full size and zeros in it. So a checkpoint says in the journal how many bytes there were
+and their SHA-256, and a part is resumed at the latest checkpoint whose SHA-256 is that of the bytes found. Bytes beyond
+it are cut off; in any doubt the answer is 0 on a new inode, which is always safe. What is proven like that need not be
+synced to be believed. A checkpoint that is to outlive a power cut has the bytes synced first, then its record; one for
+the end of the process alone is written and no more. The journal begins with the first checkpoint, which most files do
+not come to. A part whose fsync failed is never used again, not even after a second fsync that says OK.
 
 A path names one file, an identifier whichever is next, and two files must never be joined. So an offer with a qualifier
 goes on one packet earlier than is proven. What the part holds is kept on the disk and every byte that comes for a place
@@ -16,12 +18,11 @@ that says nothing every connection begins at 0.
 
 from __future__ import annotations
 
+import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from dsmgateway import packets
@@ -29,7 +30,7 @@ from dsmgateway.errors import StoreError
 from dsmgateway.store.digests import Digests
 from dsmgateway.store.files import Disk, lacks_room
 from dsmgateway.store.journal import Checkpoint, Journal, encode_checkpoint, encode_header, read_journal
-from dsmgateway.store.spool import Spool
+from dsmgateway.store.spool import JOURNAL, PART, Spool
 from dsmgateway.store.upload import Ended, OtherFile, Upload
 from dsmgateway.store.values import Offered
 
@@ -65,6 +66,20 @@ class PartUpload(Upload):
     qualifier, what comes now has to agree with it.
     """
 
+    #: Thousands of these are open at a time.
+    __slots__ = (
+        "_checkpoint_bytes",
+        "_descriptor",
+        "_has_journal",
+        "_held_bytes",
+        "_mark",
+        "_named_durably",
+        "_reach_bytes",
+        "_room",
+        "_sealed",
+        "digests",
+        "history",
+    )
     comparing: ClassVar[bool] = False
 
     def __init__(
@@ -75,16 +90,18 @@ class PartUpload(Upload):
         digests: Digests,
         history: History,
         proven_bytes: int = 0,
+        *,
+        has_journal: bool = False,
     ) -> None:
         super().__init__(offered, digests.length_bytes)
         self.history = history
         self.digests = digests
-        self._mark = digests.copy()
+        #: What a rewind is counted from.
+        self._mark: Digests | None = None
         self._room = room
-        self._disk = room.disk
-        self._key = offered.key
-        self._path = room.spool.part(self._key)
         self._descriptor = descriptor
+        self._has_journal = has_journal
+        self._sealed = False
         self._named_durably = False
         #: Where the part ends on the disk, which is beyond the position after a rewind.
         self._reach_bytes = proven_bytes
@@ -92,21 +109,35 @@ class PartUpload(Upload):
         #: What the last record of the journal says is there.
         self._checkpoint_bytes = proven_bytes
 
-    def checkpoint(self) -> None:
-        """Make what was written durable, then append its length and CRC-32 to the journal, durably too."""
+    @property
+    def _disk(self) -> Disk:
+        return self._room.disk
+
+    @property
+    def _key(self) -> str:
+        return self.offered.key
+
+    @property
+    def _path(self) -> str:
+        return self._room.spool.part(self._key)
+
+    def checkpoint(self, *, durable: bool = True) -> None:
+        """Append the length and SHA-256 to the journal; ``durable``: make what was written durable first, then it."""
         self.require_open()
-        if self.dirty_bytes == 0:
+        if (self.unsynced_bytes if durable else self.dirty_bytes) == 0:
             return
         with self._fatal():
-            with self._set_aside_on_failure():
-                self._disk.fdatasync(self._path, self._descriptor)
-            self._append(durable=True)
-            if not self._named_durably:
+            if durable:
+                with self._set_aside_on_failure():
+                    self._disk.fdatasync(self._path, self._descriptor)
+            self._append(durable=durable)
+            if durable and not self._named_durably:
                 self._room.spool.sync()
                 self._named_durably = True
-        self._mark = self.digests.copy()
         self._checkpoint_bytes = self.position_bytes
         self.dirty_bytes = 0
+        if durable:
+            self.unsynced_bytes = 0
 
     def park(self) -> None:
         """As told in `Upload`; a part with which nobody can go on is not kept, or offers alone would fill the spool.
@@ -121,12 +152,18 @@ class PartUpload(Upload):
             super().park()
 
     def tidy(self) -> None:
-        """After a finish that failed: delete the part where `park` would not have kept what the journal says is there.
+        """After a finish that failed: say in the journal what is durable, as well as may be, or delete the part.
 
-        Nobody parks it any more, so it would stay until it expires.
+        Deleted is what `park` would not have kept: nobody parks it any more, so it would stay until it expires.
         """
-        if not self._is_kept(self._checkpoint_bytes):
-            self._remove(self._checkpoint_bytes)
+        held_bytes = self.position_bytes if self._sealed else self._checkpoint_bytes
+        if held_bytes > self._checkpoint_bytes and self._is_kept(held_bytes):
+            with suppress(StoreError):
+                self._append(durable=False)
+                self._checkpoint_bytes = held_bytes
+            held_bytes = self._checkpoint_bytes
+        if not self._is_kept(held_bytes):
+            self._remove(held_bytes)
 
     def begin_writing(self) -> None:
         """Let the system begin to write the part out while those of the same group are sealed."""
@@ -134,10 +171,7 @@ class PartUpload(Upload):
             self._disk.begin_writing(self._path, self._descriptor)
 
     def seal(self) -> None:
-        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used.
-
-        The journal hears of it too, as well as it may: should the finish fail, only the last packet is sent again.
-        """
+        """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used."""
         self.require_whole()
         with self._fatal():
             if self._disk.length(self._path, self._descriptor) != self._reach_bytes:
@@ -146,25 +180,26 @@ class PartUpload(Upload):
                 self._disk.truncate(self._path, self._descriptor, self.position_bytes)
             with self._set_aside_on_failure():
                 self._disk.fsync(self._path, self._descriptor)
-        if self.dirty_bytes:
-            with suppress(StoreError):
-                self._append(durable=False)
-                self._checkpoint_bytes = self.position_bytes
+        self._sealed = True
         self.abandon(Ended(f"{self.offered} is finished"))
 
     def _write(self, offset_bytes: int, data: Sequence[bytes | memoryview]) -> None:
-        with self._fatal():
+        try:
             if offset_bytes < self.position_bytes:
                 self._rewind(offset_bytes)
             new_bytes, new = offset_bytes, data
             if offset_bytes < self._held_bytes:
                 new_bytes, new = self._beyond_held(offset_bytes, b"".join(data))
             self._disk.write(self._path, self._descriptor, new_bytes, new)
+        except StoreError as error:
+            self._fail(error)
+            raise
         for piece in data:
             self.digests.update(piece)
         end_bytes = self.digests.length_bytes
         self._reach_bytes = max(self._reach_bytes, end_bytes)
         self.dirty_bytes += end_bytes - new_bytes
+        self.unsynced_bytes += end_bytes - new_bytes
         self._room.grown(end_bytes - self.position_bytes)
 
     def _beyond_held(self, offset_bytes: int, data: bytes) -> tuple[int, list[bytes]]:
@@ -188,22 +223,30 @@ class PartUpload(Upload):
     def _rewind(self, offset_bytes: int) -> None:
         """Count the checksums of the first ``offset_bytes`` again, from the last checkpoint on where that will do."""
         self.history.twice_bytes += self.position_bytes - offset_bytes
-        self.digests = self._mark.copy() if self._mark.length_bytes <= offset_bytes else Digests()
+        if self._mark is not None and self._mark.length_bytes > offset_bytes:
+            self._mark = None
+        self.digests = Digests() if self._mark is None else self._mark.copy()
         for block in self._disk.blocks(self._path, self._descriptor, self.digests.length_bytes, offset_bytes):
             self.digests.update(block)
         if self.digests.length_bytes != offset_bytes:
             raise StoreError(f"read {self._path}: ends at {self.digests.length_bytes} instead of {offset_bytes}")
-        if self._mark.length_bytes > offset_bytes:
+        if self._mark is None:
             self._mark = self.digests.copy()
 
     def _append(self, *, durable: bool) -> None:
-        """Write into the journal that every byte up to the position is durable."""
+        """Write into the journal what every byte up to the position is."""
         history, path = self.history, self._room.spool.journal(self._key)
-        checkpoint = Checkpoint(self.position_bytes, self.digests.crc32, history.connections, history.twice_bytes)
-        descriptor = self._disk.open(path, os.O_RDWR)
+        mark = self._mark = self.digests.copy()
+        checkpoint = Checkpoint(self.position_bytes, mark.sha256, history.connections, history.twice_bytes)
+        if self._has_journal:
+            descriptor, records = self._disk.open(path, os.O_RDWR), []
+        else:
+            descriptor = self._room.spool.create(self._key, JOURNAL)
+            records = [encode_header(self.offered, history.first_seen)]
+            self._has_journal = True
         try:
-            end_bytes = self._disk.length(path, descriptor)
-            self._disk.write(path, descriptor, end_bytes, [encode_checkpoint(checkpoint)])
+            end_bytes = self._disk.length(path, descriptor) if not records else 0
+            self._disk.write(path, descriptor, end_bytes, [*records, encode_checkpoint(checkpoint)])
             if durable:
                 self._disk.fdatasync(path, descriptor)
         finally:
@@ -228,10 +271,13 @@ class PartUpload(Upload):
         try:
             yield
         except StoreError as error:
-            self.abandon(error)
-            if lacks_room(error) and resume_offset(self.offered, self._checkpoint_bytes) == 0:
-                self._room.spool.reject(self._key)
+            self._fail(error)
             raise
+
+    def _fail(self, error: StoreError) -> None:
+        self.abandon(error)
+        if lacks_room(error) and resume_offset(self.offered, self._checkpoint_bytes) == 0:
+            self._room.spool.reject(self._key)
 
     @contextmanager
     def _set_aside_on_failure(self) -> Iterator[None]:
@@ -248,7 +294,7 @@ class PartUpload(Upload):
 def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
     """Take up the part of this offer where the disk proves it to be, or begin a new one; raises `StoreError`."""
     key = offered.key
-    is_of_no_use = room.spool.is_tainted(key) or offered.qualifier == ""
+    is_of_no_use = room.spool.is_tainted(key) or offered.qualifier == "" or not room.spool.may_have(key, JOURNAL)
     journal = None if is_of_no_use else _journal(room, offered)
     if journal is None:
         return _begin(room, offered, History(now))
@@ -262,17 +308,20 @@ def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
 
 
 def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """Return the latest checkpoint whose CRC-32 is that of the bytes in ``blocks``, read once and not further."""
+    """Return the latest checkpoint whose SHA-256 is that of the bytes in ``blocks``, read once and not further."""
     left = sorted({checkpoint.offset_bytes for checkpoint in checkpoints}, reverse=True)
-    found: dict[int, int] = {}
-    position_bytes = crc32 = 0
+    found: dict[int, str] = {}
+    digest, position_bytes = hashlib.sha256(), 0
     for block in blocks:
-        while left and left[-1] <= position_bytes + len(block):
-            found[left[-1]] = zlib.crc32(memoryview(block)[: left[-1] - position_bytes], crc32)
-            left.pop()
-        crc32 = zlib.crc32(block, crc32)
+        view, begin = memoryview(block), position_bytes
         position_bytes += len(block)
-    return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.crc32), None)
+        while left and left[-1] <= position_bytes:
+            end = left.pop()
+            digest.update(view[: end - begin])
+            view, begin = view[end - begin :], end
+            found[end] = digest.hexdigest()
+        digest.update(view)
+    return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.sha256), None)
 
 
 def resume_offset(offered: Offered, held_bytes: int) -> int:
@@ -301,7 +350,7 @@ def _journal(room: Room, offered: Offered) -> Journal | None:
 
 def _next_connection(journal: Journal, length_bytes: int) -> History:
     """Return the history of a part of this length that has to begin at 0 again."""
-    last = journal.checkpoints[-1] if journal.checkpoints else Checkpoint(0, 0, connections=1, twice_bytes=0)
+    last = journal.checkpoints[-1] if journal.checkpoints else Checkpoint(0, "", connections=1, twice_bytes=0)
     return History(journal.first_seen, last.connections + 1, last.twice_bytes + length_bytes)
 
 
@@ -316,7 +365,7 @@ def _resume(room: Room, offered: Offered, journal: Journal, history: History) ->
             history.twice_bytes -= digests.length_bytes
             room.disk.truncate(path, descriptor, checkpoint.offset_bytes)
             _cut_journal(room, offered, checkpoint.end_bytes)
-            return PartUpload(room, offered, descriptor, digests, history, checkpoint.offset_bytes)
+            return PartUpload(room, offered, descriptor, digests, history, checkpoint.offset_bytes, has_journal=True)
     except StoreError:
         with suppress(StoreError):
             room.disk.close(path, descriptor)
@@ -349,7 +398,7 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
     return checkpoint, digests
 
 
-def _telling_offset(room: Room, path: Path, descriptor: int, offset_bytes: int) -> int:
+def _telling_offset(room: Room, path: str, descriptor: int, offset_bytes: int) -> int:
     """Return the offset of the last packet, from this one backwards, that proves something by being equal, or 0."""
 
     def packet(begin_bytes: int) -> bytes:
@@ -377,20 +426,5 @@ def _cut_journal(room: Room, offered: Offered, end_bytes: int) -> None:
 
 
 def _begin(room: Room, offered: Offered, history: History) -> PartUpload:
-    key, disk = offered.key, room.disk
-    room.spool.discard(key)
-    path = room.spool.journal(key)
-    start = Checkpoint(0, 0, history.connections, history.twice_bytes)
-    try:
-        descriptor = disk.create(path)
-        try:
-            records = [encode_header(offered, history.first_seen), encode_checkpoint(start)]
-            disk.write(path, descriptor, 0, records)
-        finally:
-            disk.close(path, descriptor)
-        descriptor = room.spool.create_part(key)
-    except StoreError:
-        with suppress(StoreError):
-            room.spool.discard(key)
-        raise
-    return PartUpload(room, offered, descriptor, Digests(), history)
+    room.spool.discard(offered.key)
+    return PartUpload(room, offered, room.spool.create(offered.key, PART), Digests(), history)

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
-from dsmgateway.store.files import Disk, unless_gone
+from dsmgateway.store.files import Disk, StrPath, unless_gone
 from dsmgateway.store.landing import Ground
 from dsmgateway.store.naming import MEDIA, SPOOL, is_final_path, sidecar_path
 from dsmgateway.store.sidecar import LIMIT_BYTES, parse_sidecar
-from dsmgateway.store.spool import Spool
+from dsmgateway.store.spool import JOURNAL, PART, SIDECAR, Spool
 from dsmgateway.store.values import Expired, Record, Recovery
 
 
@@ -38,8 +38,8 @@ class Restart:
         """Recover; parts last written ``part_max_age_s`` before ``now`` expire. Raises `StoreError`."""
         indexed = self._ground.index.rebuild(self._records()) if rebuild else 0
         for name in self._disk.names(self._spool.folder):
-            if name.endswith(".sidecar"):
-                self._complete(name.removesuffix(".sidecar"))
+            if name.endswith(SIDECAR):
+                self._complete(name.removesuffix(SIDECAR))
         self._expire(self._spool.aside, now, part_max_age_s)
         self._spool.clear_aside()
         parts, part_bytes = self._expire(self._spool.folder, now, part_max_age_s)
@@ -75,8 +75,8 @@ class Restart:
         sidecar = self._spool.sidecar(key)
         record = read_record(sidecar, self._disk)
         if record is None:
-            self._back.append(sidecar.name)
-            self._disk.unlink(sidecar)
+            self._back.append(f"{key}{SIDECAR}")
+            self._spool.clear(key, SIDECAR)
         elif self._is_whole(record):
             self._roll_forward(key, record)
         elif self._disk.size(self._final(record)) is None:
@@ -96,7 +96,7 @@ class Restart:
                 self._disk.link(self._spool.sidecar(key), self._ground.folder / sidecar_path(record.path))
             self._sync(record)
             self._ground.index.add([record])
-        self._disk.unlink(self._spool.sidecar(key))
+        self._spool.clear(key, SIDECAR)
         self._spool.discard(key)
 
     def _sync(self, record: Record) -> None:
@@ -107,7 +107,7 @@ class Restart:
                 self._disk.fsync(path, descriptor)
             finally:
                 self._disk.close(path, descriptor)
-        folders = self._ground.folders.unsynced(final.parent)
+        folders = self._ground.folders.unsynced(str(final.parent))
         for folder in folders:
             self._disk.sync_folder(folder)
         self._ground.folders.synced(folders)
@@ -126,7 +126,7 @@ class Restart:
         self._ground.index.remove(record.path)
         self._disk.unlink(self._ground.folder / sidecar_path(record.path))
         self._spool.move_aside(self._final(record))
-        self._disk.unlink(self._spool.sidecar(key))
+        self._spool.clear(key, SIDECAR)
 
     def _is_whole(self, record: Record) -> bool:
         path = self._final(record)
@@ -143,9 +143,9 @@ class Restart:
         parts = part_bytes = 0
         for name in self._disk.names(folder):
             path = folder / name
-            if path.suffix == ".part":
+            if path.suffix == PART:
                 parts, part_bytes = parts + 1, part_bytes + (self._disk.size(path) or 0)
-            elif path.suffix == ".journal" and self._disk.size(path.with_suffix(".part")) is None:
+            elif path.suffix == JOURNAL and self._disk.size(path.with_suffix(PART)) is None:
                 self._disk.unlink(path)
         return parts, part_bytes
 
@@ -164,13 +164,13 @@ def expire(
         if status is None or not spool.is_part(path) or path.stem in in_use:
             continue
         if now - status.st_mtime > part_max_age_s:
-            disk.unlink(path.with_suffix(".journal"))
+            disk.unlink(path.with_suffix(JOURNAL))
             if spool.delete(path):
                 expired.append(Expired(name, status.st_size, now - status.st_mtime))
     return expired
 
 
-def read_record(path: Path, disk: Disk) -> Record | None:
+def read_record(path: StrPath, disk: Disk) -> Record | None:
     """Return what the sidecar at ``path`` says, or None if it is missing or damaged; raises `StoreError`."""
     text = unless_gone(lambda: disk.read(path, LIMIT_BYTES))
     return None if text is None else parse_sidecar(text)
@@ -178,7 +178,7 @@ def read_record(path: Path, disk: Disk) -> Record | None:
 
 def under_way(folder: Path, disk: Disk) -> set[str]:
     """Return the final paths that the records of unfinished finishes name; raises `StoreError`."""
-    names = [name for name in disk.names(folder / SPOOL) if name.endswith(".sidecar")]
+    names = [name for name in disk.names(folder / SPOOL) if name.endswith(SIDECAR)]
     records = [read_record(folder / SPOOL / name, disk) for name in names]
     return {record.path for record in records if record is not None}
 

@@ -23,6 +23,8 @@ _DEEPEST = 16
 #: Largest size that a record may have: that of an integer of SQLite.
 _LARGEST_BYTES = (1 << 63) - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: What the module json does in C, unlike anything that it is to indent.
+_QUOTED = json.encoder.encode_basestring_ascii
 #: Fields that only we may set, also where we leave them out.
 _OURS = frozenset({"family", "camera", "kind", "media_type", "qualifier"})
 
@@ -30,7 +32,8 @@ _OURS = frozenset({"family", "camera", "kind", "media_type", "qualifier"})
 def encode_sidecar(fields: Mapping[str, object], about: Mapping[str, object]) -> bytes:
     """Return the sidecar with our ``fields``, then what the caller says ``about`` the file; ours win."""
     extra = {name: _plain(value) for name, value in about.items() if name not in fields.keys() | _OURS}
-    return json.dumps({**fields, **extra}, indent=2, allow_nan=False).encode("ascii") + b"\n"
+    lines = [f"  {_QUOTED(str(name))}: {_text(value)}" for name, value in {**fields, **extra}.items()]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
 
 def path_fields(offered: Offered) -> dict[str, object]:
@@ -84,6 +87,17 @@ def _is_ours(record: Record) -> bool:
     except ValueError:
         return False
     return record.size_bytes <= _LARGEST_BYTES and is_final_path(record.path) and bool(_SHA256.fullmatch(record.sha256))
+
+
+def _text(value: object) -> str:
+    """Return a value of the outermost object as JSON, indented by two more for each level."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return _QUOTED(value)
+    if type(value) is int:
+        return str(value)
+    return json.dumps(value, indent=2, allow_nan=False).replace("\n", "\n  ")
 
 
 def _plain(value: object, depth: int = 0) -> object:

@@ -2,12 +2,17 @@
 
 Sets parts aside whose fsync failed. Knows the names and the folder and how many parts there are, not what is in them.
 
+What may be here is known from memory, since of most keys there is nothing: a list is made once and kept. It names too
+much rather than too little, so what it does not name needs no look at the disk. Should somebody else have made such a
+file, making it fails, once: nothing that exists is ever taken for a new one.
+
 Whoever makes a part pays for it. There may be `Spool.max_parts`; above that only those are kept that hold so much that
 the room on the disk is what bounds them. Of what is aside nobody goes on with, so only the newest is kept for a look.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -15,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
-from dsmgateway.store.files import Disk
+from dsmgateway.store.files import Disk, StrPath
 from dsmgateway.store.values import Dropped
 
 #: What a part must hold to be kept where there are too many: with so much, a full disk comes before too many files.
@@ -23,6 +28,7 @@ _KEPT_BYTES = 64 * 1024
 #: What is kept aside.
 _MOST_ASIDE = 16
 _MOST_ASIDE_BYTES = 1 << 30
+PART, JOURNAL, SIDECAR = ".part", ".journal", ".sidecar"
 #: A part that was put aside. A finished file there may be the only copy.
 _PART_ASIDE = re.compile(r"[0-9a-f]{32}\.[0-9]+\.part")
 
@@ -38,23 +44,31 @@ class Spool:
         self.folder = folder
         self.aside = folder / "aside"
         self.parts = 0
+        self._prefix = f"{folder}/"
+        #: By what follows the key in a name, the keys of which there may be such a file; empty before the list is made.
+        self._named: dict[str, set[str]] = {}
         self._disk = disk
         self._max_parts = max_parts
         self._dropped = dropped
         self._counting = threading.Lock()
+        self._listing = threading.Lock()
         self._tainted: set[str] = set()
 
-    def part(self, key: str) -> Path:
+    def part(self, key: str) -> str:
         """Return the path of the bytes received so far."""
-        return self.folder / f"{key}.part"
+        return f"{self._prefix}{key}{PART}"
 
-    def journal(self, key: str) -> Path:
+    def journal(self, key: str) -> str:
         """Return the path of the journal that says how many of them were durable."""
-        return self.folder / f"{key}.journal"
+        return f"{self._prefix}{key}{JOURNAL}"
 
-    def sidecar(self, key: str) -> Path:
+    def sidecar(self, key: str) -> str:
         """Return the path of the record of a finish under way."""
-        return self.folder / f"{key}.sidecar"
+        return f"{self._prefix}{key}{SIDECAR}"
+
+    def may_have(self, key: str, kind: str) -> bool:
+        """Say whether there may be a file of this kind (`PART` and so on); raises `StoreError`."""
+        return key in self._names()[kind]
 
     def sync(self) -> None:
         """Make the names in the spool durable."""
@@ -62,36 +76,51 @@ class Spool:
 
     def is_part(self, path: Path) -> bool:
         """Say whether this file, here or in ``aside``, is a part."""
-        return path.suffix == ".part" if path.parent == self.folder else bool(_PART_ASIDE.fullmatch(path.name))
+        return path.suffix == PART if path.parent == self.folder else bool(_PART_ASIDE.fullmatch(path.name))
 
-    def create_part(self, key: str) -> int:
-        """Make a new part and return its descriptor."""
-        descriptor = self._disk.create(self.part(key))
-        self._count(1)
+    def create(self, key: str, kind: str) -> int:
+        """Make a new file of this kind and return its descriptor."""
+        self._names()[kind].add(key)
+        descriptor = self._disk.create(f"{self._prefix}{key}{kind}")
+        if kind == PART:
+            self._count(1)
         return descriptor
 
-    def give(self, key: str, target: Path) -> None:
+    def give(self, key: str, target: StrPath) -> None:
         """Move a part out of the spool, to where nothing is."""
         self._disk.rename(self.part(key), target)
+        self._names()[PART].discard(key)
         self._count(-1)
 
-    def take_back(self, source: Path, key: str) -> None:
+    def take_back(self, source: StrPath, key: str) -> None:
         """Make a part of a file again."""
+        self._names()[PART].add(key)
         self._disk.rename(source, self.part(key))
         self._count(1)
 
-    def delete(self, path: Path) -> bool:
-        """Delete a file, here or in ``aside``, if it is there; say whether it was."""
-        was_there = self._disk.unlink(path)
-        if was_there and path.suffix == ".part" and path.parent == self.folder:
+    def clear(self, key: str, kind: str) -> None:
+        """Delete the file of this kind, if it is there."""
+        if not self.may_have(key, kind):
+            return
+        was_there = self._disk.unlink(f"{self._prefix}{key}{kind}")
+        self._names()[kind].discard(key)
+        if was_there and kind == PART:
             self._count(-1)
-        return was_there
 
     def discard(self, key: str) -> None:
-        """Delete part and journal; a later offer with this key begins at 0 on a new inode."""
-        self.delete(self.journal(key))
-        self.delete(self.part(key))
+        """Delete journal and part; a later offer with this key begins at 0 on a new inode."""
+        self.clear(key, JOURNAL)
+        self.clear(key, PART)
         self._tainted.discard(key)
+
+    def delete(self, path: Path) -> bool:
+        """Delete a part without journal, here or in ``aside``, whoever made it; say whether it was there."""
+        was_there = self._disk.unlink(path)
+        if path.parent == self.folder:
+            self._names()[JOURNAL].discard(path.stem)
+            self._names()[PART].discard(path.stem)
+            self._count(-was_there)
+        return was_there
 
     def has_place(self, held_bytes: int) -> bool:
         """Say whether a part that holds so much may stay beside the others."""
@@ -101,7 +130,7 @@ class Spool:
         """Discard a part for which there is no place."""
         self.discard(key)
         reason = f"there are more than {self._max_parts} (setting max-unfinished)"
-        self._dropped(Dropped(self.part(key).name, held_bytes, reason))
+        self._dropped(Dropped(f"{key}{PART}", held_bytes, reason))
 
     def reject(self, key: str) -> None:
         """Never use this part again, because it is of another file or could not be synced for want of room.
@@ -114,7 +143,7 @@ class Spool:
             self.discard(key)
         if self.is_tainted(key):
             with suppress(StoreError):
-                self.delete(self.part(key))
+                self.clear(key, PART)
 
     def set_aside(self, key: str) -> None:
         """Never use this part again, because the system may have dropped bytes of it; begin the next one at 0.
@@ -124,9 +153,10 @@ class Spool:
         """
         self._tainted.add(key)
         with suppress(StoreError):
-            self._disk.unlink(self.journal(key))
+            self.clear(key, JOURNAL)
         with suppress(StoreError):
-            self.move_aside(self.part(key))
+            self.move_aside(Path(self.part(key)))
+            self._names()[PART].discard(key)
             self._count(-1)
             self._tainted.discard(key)
             self.clear_aside()
@@ -157,6 +187,16 @@ class Spool:
     def is_tainted(self, key: str) -> bool:
         """Say whether the part of this key must not be used although it is still there."""
         return key in self._tainted
+
+    def _names(self) -> dict[str, set[str]]:
+        if not self._named:
+            with self._listing:
+                if not self._named:
+                    names = [os.path.splitext(name) for name in self._disk.names(self.folder)]
+                    self._named = {
+                        kind: {key for key, suffix in names if suffix == kind} for kind in (PART, JOURNAL, SIDECAR)
+                    }
+        return self._named
 
     def _count(self, change: int) -> None:
         with self._counting:

@@ -20,12 +20,12 @@ from dsmgateway.store.comparison import Comparison
 from dsmgateway.store.files import Disk, lacks_room
 from dsmgateway.store.index import Index
 from dsmgateway.store.landing import Ground, Landing
-from dsmgateway.store.naming import INDEX, LOCK, MEDIA, SPOOL, final_path, iso_time, sidecar_path
+from dsmgateway.store.naming import INDEX, LOCK, MEDIA, SPOOL, final_path, folder_of, iso_time, sidecar_path
 from dsmgateway.store.part import PartUpload, Room, open_part
 from dsmgateway.store.recovery import Restart, expire, read_record
 from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
 from dsmgateway.store.signs import Sign, show
-from dsmgateway.store.spool import Spool
+from dsmgateway.store.spool import PART, SIDECAR, Spool
 from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Record, Recovery, Stored, are_compatible
 from dsmgateway.store.volume import NoRoom, Space, Volume
@@ -67,7 +67,7 @@ class FileStore:
         self._spool = Spool(folder / SPOOL, self._disk, max_parts, lambda part: self.dropped(part))
         self._index = Index(folder / INDEX, self._disk)
         self._ground = Ground(folder, self._disk, self._spool, self._index)
-        self._space = Space(self._disk, self._spool.folder, min_free_bytes, partial(self._show, Sign.FULL))
+        self._space = Space(self._disk, self._spool.folder, min_free_bytes, partial(self._show, Sign.FULL), clock)
         self._room = Room(self._disk, self._spool, self._space.release, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
@@ -187,7 +187,9 @@ class FileStore:
         It is not opened where it cannot fit whatever the part turns out to hold: a fleet that comes again and again
         would have files made and deleted on a disk that is full.
         """
-        held_bytes = self._disk.size(self._spool.part(offered.key)) or 0
+        held_bytes = 0
+        if self._spool.may_have(offered.key, PART):
+            held_bytes = self._disk.size(self._spool.part(offered.key)) or 0
         self._space.require(offered, max(offered.size_bytes - held_bytes, 0))
         upload = open_part(self._room, offered, self._now())
         missing_bytes = offered.size_bytes - upload.position_bytes
@@ -214,12 +216,14 @@ class FileStore:
 
         A commit that failed can still come true, so the file and its sidecar must be where the index says, too.
         """
+        if not self._spool.may_have(key, SIDECAR):
+            return
         sidecar = self._spool.sidecar(key)
         if self._disk.size(sidecar) is None:
             return
         record = read_record(sidecar, self._disk)
         if record is None or (self._index.has(record.path) and self._ground.has_landed(record)):
-            self._disk.unlink(sidecar)
+            self._spool.clear(key, SIDECAR)
         else:
             self._ground.take_back(key, record)
 
@@ -229,13 +233,14 @@ class FileStore:
             return None
         for record in self._index.find(offered.imei, offered.device_path, offered.size_bytes):
             if record.crc16 == offered.start_crc and self._is_copy(record, offered):
-                return Comparison(self._disk, self._folder / record.path, offered, record)
+                return Comparison(self._disk, self._ground.path(record.path), offered, record)
         return None
 
     def _finish(self, group: Sequence[tuple[int, _Finish]]) -> dict[int, Answer]:
         """Finish files no two of which have the same content."""
         answers: dict[int, Answer] = {}
         landings: dict[int, Landing] = {}
+        taken: set[str] = set()
         # An upload that has ended already may share its part with the one that took it over.
         parts = {
             number: upload for number, (upload, _about) in group if isinstance(upload, PartUpload) and upload.is_open
@@ -244,12 +249,13 @@ class FileStore:
             part.begin_writing()
         for number, (upload, about) in group:
             try:
-                prepared = self._prepare(upload, about, {landing.record.path for landing in landings.values()})
+                prepared = self._prepare(upload, about, taken)
             except StoreError as error:
                 upload.abandon(error)
                 prepared = error
             if isinstance(prepared, Landing):
                 landings[number] = prepared
+                taken.add(prepared.record.path)
             else:
                 answers[number] = prepared
         self._ground.land(list(landings.values()))
@@ -316,11 +322,11 @@ class FileStore:
             "bytes_received_twice": upload.history.twice_bytes,
             "peer": upload.peer,
         }
-        return Landing(offered.key, record, encode_sidecar(fields, about))
+        return Landing(offered.key, record, folder_of(self._ground.path(path)), encode_sidecar(fields, about))
 
     def _is_free(self, path: str, taken: set[str]) -> bool:
         names = (path, sidecar_path(path))
-        return path not in taken and all(self._disk.size(self._folder / name) is None for name in names)
+        return path not in taken and all(self._disk.size(self._ground.path(name)) is None for name in names)
 
 
 def _stored(record: Record, offered: Offered, *, duplicate: bool) -> Stored:

@@ -29,10 +29,12 @@ class Upload(abc.ABC):
     """One file being received; every method may block and is called by one thread at a time.
 
     ``offset_bytes`` is where the device shall go on, a multiple of 1024 below the size. ``position_bytes`` is where
-    the next byte is expected, ``dirty_bytes`` how many were written since the last checkpoint, ``peer``
-    who sends it. After the first `StoreError` of the disk every further call raises the same one.
+    the next byte is expected, ``dirty_bytes`` how many were written since the last checkpoint, ``unsynced_bytes`` how
+    many since the last durable one, ``peer`` who sends it. After the first `StoreError` of the disk every further call
+    raises the same one.
     """
 
+    __slots__ = ("_refusal", "dirty_bytes", "offered", "offset_bytes", "peer", "position_bytes", "unsynced_bytes")
     #: True: nothing is kept, what comes is compared with the end of the stored file.
     comparing: ClassVar[bool]
 
@@ -41,6 +43,7 @@ class Upload(abc.ABC):
         self.offset_bytes = offset_bytes
         self.position_bytes = offset_bytes
         self.dirty_bytes = 0
+        self.unsynced_bytes = 0
         self.peer = ""
         self._refusal: StoreError | None = None
 
@@ -78,8 +81,11 @@ class Upload(abc.ABC):
         if self._refusal is not None:
             raise self._refusal.with_traceback(None)
 
-    def checkpoint(self) -> None:
-        """Make what was written durable and say so in the journal, if anything was written since the last time."""
+    def checkpoint(self, *, durable: bool = True) -> None:
+        """Say in the journal what was written, if anything was since the last time; ``durable``: sync it first.
+
+        What is not durable outlives the process, and may outlive a power cut.
+        """
         self.require_open()
 
     def park(self) -> None:

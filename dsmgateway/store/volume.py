@@ -25,6 +25,11 @@ from dsmgateway.store.values import Offered
 #: What must be left of the files (inodes) that the file system can make: one that is taken needs up to four at a time,
 #: and those under way need more when they are finished.
 _MIN_FREE_FILES = 1000
+#: The system is asked at most once in so many seconds, as long as what it said leaves so much more than is to be left:
+#: more bytes, and many more files, than can be written in that time.
+_ASKED_AGAIN_S = 1.0
+_AMPLE_BYTES = 1 << 30
+_AMPLE_FILES = 100_000
 
 
 class NoRoom(StoreError):
@@ -117,9 +122,21 @@ class Space:
     A new file must leave ``min_free_bytes`` beyond that, for what a finished file needs besides its bytes.
     """
 
-    def __init__(self, disk: Disk, folder: Path, min_free_bytes: int, show: Callable[[bool], object]) -> None:
-        """``show`` is told whether the last file that was offered was one too many, at each change."""
+    def __init__(
+        self,
+        disk: Disk,
+        folder: Path,
+        min_free_bytes: int,
+        show: Callable[[bool], object],
+        clock: Callable[[], float],
+    ) -> None:
+        """``show`` is told whether the last file that was offered was one too many, at each change.
+
+        ``clock`` gives seconds that never go back.
+        """
         self.needed_bytes = 0
+        self._clock = clock
+        self._asked: tuple[float, int, int | None] | None = None
         self._show = show
         self._is_full = False
         self._disk = disk
@@ -136,8 +153,7 @@ class Space:
         """
         # What is needed is looked at first: what is written in between is then counted twice, not left out.
         needed_bytes = self.needed_bytes
-        free_bytes = self._disk.free_bytes(self._folder)
-        free_files = self._disk.free_files(self._folder)
+        free_bytes, free_files = self._free(needed_bytes + missing_bytes)
         if free_bytes - needed_bytes - missing_bytes < self._min_free_bytes:
             problem = (
                 f"{missing_bytes} bytes are missing, {free_bytes} are free on {self._folder}, of which files under way"
@@ -161,6 +177,19 @@ class Space:
         """Count so many bytes as needed no longer: they were written, or will not come; below 0 they are again."""
         with self._lock:
             self.needed_bytes -= count_bytes
+
+    def _free(self, taken_bytes: int) -> tuple[int, int | None]:
+        """Return how many bytes and files are free; where there is plenty, as it was a moment ago."""
+        if self._asked is not None:
+            asked_s, free_bytes, free_files = self._asked
+            is_ample = free_bytes - taken_bytes >= self._min_free_bytes + _AMPLE_BYTES
+            is_ample = is_ample and (free_files is None or free_files >= _MIN_FREE_FILES + _AMPLE_FILES)
+            if is_ample and self._clock() - asked_s < _ASKED_AGAIN_S:
+                return free_bytes, free_files
+        asked_s = self._clock()
+        free_bytes, free_files = self._disk.free_bytes(self._folder), self._disk.free_files(self._folder)
+        self._asked = asked_s, free_bytes, free_files
+        return free_bytes, free_files
 
     def _found_full(self, is_full: bool) -> None:
         with self._lock:
