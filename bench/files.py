@@ -1,8 +1,8 @@
 """The files that the generator's cameras deliver: content, paths and frames, the same for whoever knows the numbers.
 
 All files are made of the same random packets but for the first packet, which begins with who sends it and ends so that
-the chained CRC after it is 0. So every later frame is the same for all cameras, and need not be made anew for each, while
-no two files have the same content. Knows no socket and no clock.
+the chained CRC after it is 0. So every later frame is the same for all cameras, and need not be made anew for each,
+while no two files have the same content. Knows no socket and no clock.
 """
 
 from __future__ import annotations
@@ -83,6 +83,11 @@ def size_of(sizes: tuple[int, int], camera: int, number: int) -> int:
 def packets(size: int) -> int:
     """Return how many packets a file of this size has."""
     return -(-size // PACKET_BYTES)
+
+
+def frames_bytes(size: int, protocol_id: int) -> int:
+    """Return how many bytes the frames of such a file have."""
+    return size + packets(size) * (10 if protocol_id >= UNIFIED_PROTOCOL else 6)
 
 
 def _packet(size: int, number: int) -> bytes:

@@ -2,16 +2,15 @@
 
     python bench/gateway.py FOLDER [option of twistd dsmgateway]...
 
-Options and service are those of `dsmgateway.tap`, which also takes the descriptors and chooses the log; only twistd's
-own shell (daemon, pid file) is not there. The port is chosen by the system.
+Options and service are those of `dsmgateway.tap`, which also takes the descriptors and opens the log file, at the level
+that it has by default; only twistd's own shell (daemon, pid file) is not there.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 from control import Control, serve_control
 from twisted.application.app import startApplication
@@ -19,7 +18,6 @@ from twisted.application.service import Application
 from twisted.logger import ILogObserver, globalLogBeginner
 
 from dsmgateway.factory import CameraFactory
-from dsmgateway.service import GatewayService
 from dsmgateway.tap import Options, makeService
 
 #: What was raised for the bench, where all cameras are on one machine and come at once; everything else is as it is by
@@ -28,9 +26,12 @@ RAISED = ("--backlog=4096", "--accept-rate=1000000", "--accept-rate-per-address=
 _TWISTD = {"nodaemon": True, "pidfile": "", "logger": None, "syslog": None}
 
 
-def _gateway(service: Any) -> GatewayService:
-    (gateway,) = (child for child in service if isinstance(child, GatewayService))
-    return gateway
+def free_port() -> int:
+    """Return a TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _observe_sweeps(control: Control) -> None:
@@ -47,23 +48,18 @@ def _observe_sweeps(control: Control) -> None:
 def main() -> None:
     from twisted.internet import reactor
 
-    folder = Path(sys.argv[1])
+    folder, port = Path(sys.argv[1]), free_port()
     options = Options()
     options.parent = {**_TWISTD, "logfile": str(folder.parent / f"{folder.name}.log")}
-    options.parseOptions(["--port=tcp:0:interface=127.0.0.1:backlog=4096", f"--data={folder}", *RAISED, *sys.argv[2:]])
+    options.parseOptions([f"--port={port}", f"--data={folder}", *RAISED, *sys.argv[2:]])
     service = makeService(options)
     application = Application("dsmgateway")
     service.setServiceParent(application)
     globalLogBeginner.beginLoggingTo([application.getComponent(ILogObserver)], redirectStandardIO=False)
-    begin = time.monotonic()
     startApplication(application, False)
 
-    def about() -> dict[str, object]:
-        (address,) = _gateway(service).addresses
-        return {"port": address.port, "start_s": time.monotonic() - begin}
-
     def ready() -> None:
-        _observe_sweeps(serve_control(reactor, about, reactor.stop, sweeps=False))
+        _observe_sweeps(serve_control(reactor, lambda: {"port": port}, reactor.stop, sweeps=False))
 
     reactor.callWhenRunning(ready)
     reactor.run()

@@ -1,11 +1,12 @@
 """Cameras by the thousand in one process, as cheap as they can be: the load of the benchmark.
 
-They say what DSM cameras say, from INIT to the CLOSE after the last file, and obey RESUME wherever it comes. No Twisted:
-one epoll over non-blocking sockets, frames that are made once (see `files`), and for cameras with a rate a wheel of
-slots of about 1 ms, each camera in its own. The process measures itself: how late frames went out, and its CPU time.
+They say what DSM cameras say, from INIT to the CLOSE after the last file, and obey RESUME wherever it comes. No
+Twisted: one epoll over non-blocking sockets, frames that are made once (see `files`) and go out one a call, and for
+cameras with a rate a wheel of slots of about 1 ms, each camera in its own. The process measures itself: how late frames
+went out, and its CPU time.
 
-A job comes as a line of JSON on stdin (see `Job`); {"ready": true} goes out, `go` has it begin, and the report is one more
-line of JSON.
+A job comes as a line of JSON on stdin (see `Job`); {"ready": true} goes out, `go` has it begin, and the report is one
+more line of JSON.
 """
 
 from __future__ import annotations

@@ -5,20 +5,20 @@ With one core only they share it, and the report says so.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
-_START_S, _STOP_S = 120, 120
+_STOP_S = 120
 
 
 class BenchError(Exception):
@@ -100,10 +100,10 @@ class Process:
 class Server(Process):
     """A server of one kind: ``sink`` or ``gateway``; a context manager that ends it."""
 
-    def __init__(self, kind: str, folder: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, kind: str, folder: Path, options: Sequence[str] = (), on: set[int] = SERVER_CORE) -> None:
         self.kind, self.data = kind, folder / kind
         arguments = [self.data, *(options if kind == "gateway" else ())]
-        super().__init__(f"{kind}.py", *arguments, on=SERVER_CORE, log=folder / f"{kind}.err")
+        super().__init__(f"{kind}.py", *arguments, on=on, log=folder / f"{kind}.err")
         self.about = self.hear()
         self.port: int = self.about["port"]
 
@@ -127,9 +127,9 @@ class Load:
 
     def __init__(self, job: dict[str, Any], folder: Path, processes: int = 1) -> None:
         self._processes: list[Process] = []
-        count = int(job["count"])
-        bounds = [count * number // processes for number in range(processes + 1)]
-        for first, stop in zip(bounds, bounds[1:], strict=False):
+        begin, count = int(job.get("first", 0)), int(job["count"])
+        bounds = [begin + count * number // processes for number in range(processes + 1)]
+        for first, stop in itertools.pairwise(bounds):
             one = Process("load.py", on=OTHER_CORES, log=folder / "load.err")
             self._processes.append(one)
             one.tell({**job, "first": first, "count": stop - first, "of": count})
@@ -176,12 +176,3 @@ def _merge(name: str, one: Any, other: Any) -> Any:
         return one or other
     worst = name.startswith("p") or name in ("max", "wall_s")
     return max(one, other) if worst else one + other
-
-
-def wait_for(what: str, ask: Callable[[], bool], within_s: float = 30.0) -> None:
-    """Ask until it is so; BenchError when that takes too long."""
-    deadline = time.monotonic() + within_s
-    while not ask():
-        if time.monotonic() > deadline:
-            raise BenchError(f"waited {within_s:g} s in vain: {what}")
-        time.sleep(0.05)

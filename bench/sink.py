@@ -80,7 +80,7 @@ class SinkProtocol(Protocol):
             self.transport.write(_FILE_REQUEST + self.path)
         elif command == _START_ID:
             self.missing, _ = _START.unpack(packet[4:])
-            self.file = open(self.factory.new_path(self.imei), "wb")
+            self.file = open(self.factory.new_path(self.imei), "wb")  # noqa: SIM115
             self.transport.write(_RESUME_0)
 
     def append(self, data: bytes) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from files import File
+from files import File, size_of
 from processes import BenchError
 
 
@@ -46,8 +47,8 @@ class Verifier:
         paths = self._new(self._folder.glob("*.jpg"))
         return Counter((path.name.partition("-")[0], hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths)
 
-    def _new(self, paths: object) -> list[Path]:
-        new = [path for path in paths if path not in self._seen]  # type: ignore[attr-defined]
+    def _new(self, paths: Iterable[Path]) -> list[Path]:
+        new = [path for path in paths if path not in self._seen]
         self._seen.update(new)
         return new
 
@@ -56,12 +57,10 @@ def _of(file: File, kind: str) -> tuple[str, ...]:
     return (file.imei, file.path.decode(), file.sha256) if kind == "gateway" else (file.imei, file.sha256)
 
 
-def sent_files(run: int, sizes: tuple[int, int], counts: list[int]) -> list[File]:
-    """Return the files that cameras delivered, of which ``counts`` says how many each did."""
-    from files import size_of
-
+def sent_files(run: int, sizes: tuple[int, int], counts: list[int], first: int = 0) -> list[File]:
+    """Return the files that the cameras from ``first`` on delivered, of which ``counts`` says how many each did."""
     return [
         File(camera, run, number, size_of(sizes, camera, number))
-        for camera, count in enumerate(counts)
+        for camera, count in enumerate(counts, first)
         for number in range(count)
     ]
