@@ -30,9 +30,30 @@ def about_machine(file_system: str) -> dict[str, object]:
         "gateway": __version__,
         "commit": _commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load": round(os.getloadavg()[0], 2),
         "pinned": SERVER_CORE != OTHER_CORES,
     }
+
+
+class Disturbance:
+    """How much of the cores' time others use from now on: programs that are not ours, and other machines (steal)."""
+
+    def __init__(self) -> None:
+        self._begin = _cpu_times()
+
+    def shares(self) -> dict[str, float]:
+        """Return the shares since then; ours are this process and those of its children that have ended."""
+        now = _cpu_times()
+        all_s, busy_s, steal_s, own_s = (end - begin for begin, end in zip(self._begin, now, strict=True))
+        return {"others": round(max(0.0, busy_s - own_s) / all_s, 4), "steal": round(steal_s / all_s, 4)}
+
+
+def _cpu_times() -> tuple[float, float, float, float]:
+    """All cores' seconds: all, busy, taken by other machines; and our own."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, idle, wait, interrupt, soft, steal = (int(one) / os.sysconf("SC_CLK_TCK") for one in fields)
+    busy_s = user + nice + system + interrupt + soft
+    used = os.times()
+    return busy_s + idle + wait + steal, busy_s, steal, sum(used[:4])
 
 
 def _commit() -> str:

@@ -32,6 +32,8 @@ _FRAMES_EACH = 40_000
 _SETTLE_S = 6.0
 #: Connections of the idle workload's warm-up.
 _IDLE_WARM_UP = 200
+#: Seconds that a server may take to accept what has connected.
+_ACCEPT_S = 60.0
 #: Up to so many cameras a point of the curve is measured three times: its costs are small.
 _FEW_CAMERAS, _RUNS_OF_FEW = 1000, 3
 
@@ -211,14 +213,20 @@ class Measurer:
         return {"holds": held}
 
     def _held(self, server: Server, job: Row) -> Row:
-        with self._load(server, {**job, "count": _IDLE_WARM_UP, "run": next(self._numbers)}) as load:
+        few = {**job, "count": max(10, min(_IDLE_WARM_UP, job["count"] // 10))}
+        with self._load(server, {**few, "run": next(self._numbers)}) as load:
             load.go()
             load.report()
         time.sleep(1.0)  # the connections of the warm-up end
         with self._load(server, {**job, "run": next(self._numbers)}) as load:
-            before = server.begin()["rss"]
+            before, open_before = server.begin()["rss"], _descriptors(server)
             load.go()
             load.report()
+            deadline = time.monotonic() + _ACCEPT_S
+            while (held := _descriptors(server) - open_before) < job["count"]:
+                if time.monotonic() > deadline:
+                    raise BenchError(f"the {server.kind} holds {held} of {job['count']} connections")
+                time.sleep(0.1)
             after = server.end()["rss"]
         return {"before": before, "rss": after, "bytes_per_connection": (after - before) / job["count"]}
 
@@ -257,6 +265,11 @@ class Measurer:
             for row in runs[str(workers)]:
                 self._say(f"workers {workers}: {row['files'] / row['load_s']:.0f} files/s")
         return {"workers": runs}
+
+
+def _descriptors(server: Server) -> int:
+    """Return how many descriptors a server has open: its connections tell themselves by them."""
+    return len(os.listdir(f"/proc/{server.pid}/fd"))
 
 
 def require_disk(folder: Path) -> str:

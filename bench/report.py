@@ -31,6 +31,8 @@ BUSY = 0.95
 #: A generator that is later than this in one of a hundred frames, or has less of its core left, may be the limit.
 LATE_S, LATE_SHARE = 0.05, 0.9
 _SWEEP_MISSED_S = 2.0
+#: Share of all cores that others may use without being mentioned.
+DISTURBED = 0.02
 Row = dict[str, Any]
 
 
@@ -401,8 +403,15 @@ def text(results: Row) -> str:
 
 
 def _remarks(results: Row) -> list[str]:
-    remarks = list(results["remarks"]) + lateness(results)
-    if not results["machine"]["pinned"]:
+    remarks = [f"{name} failed: {failure}." for name, failure in results["failures"].items()]
+    remarks += [*results["remarks"], *lateness(results)]
+    one = results["machine"]
+    if one["others"] > DISTURBED or one["steal"] > DISTURBED:
+        remarks.append(
+            f"The machine was not quiet: meanwhile other programs used {one['others']:.0%} of its cores' time, and "
+            f"other machines on the same host {one['steal']:.0%}."
+        )
+    if not one["pinned"]:
         remarks.append("There is one core only: servers and generator share it.")
     return remarks
 
@@ -427,11 +436,10 @@ def page(results: Row, notes: str) -> str:
 def _about(results: Row) -> str:
     one = results["machine"]
     return (
-        f"Measured on {one['date']} with the gateway of commit {one['commit']}, in {results['minutes']:g} minutes, on this "
-        f"machine: {one['cpu']}, {one['cores']} core{'s' if one['cores'] != 1 else ''}, {one['memory_gb']:g} GB, Linux "
-        f"{one['kernel']}, {one['file_system']}, Python {one['python']}, Twisted {one['twisted']}; its load was "
-        f"{one['load']:g} before. `make bench` does it again on yours, and writes this page, the picture and "
-        "[the figures](performance.json)."
+        f"Measured on {one['date']} with the gateway of commit {one['commit']}, in {results['minutes']:g} minutes, on "
+        f"this machine: {one['cpu']}, {one['cores']} core{'s' if one['cores'] != 1 else ''}, {one['memory_gb']:g} GB, "
+        f"Linux {one['kernel']}, {one['file_system']}, Python {one['python']}, Twisted {one['twisted']}. `make bench` "
+        "does it again on yours, and writes this page, the picture and [the figures](performance.json)."
     )
 
 

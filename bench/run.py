@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from machine_facts import about_machine
+from machine_facts import Disturbance, about_machine
 from measure import Measurer, require_disk
 from processes import OTHER_CORES, ROOT, BenchError, raise_hard_limit
 from report import text
@@ -28,7 +28,7 @@ from workloads import WORKLOADS, quick
 from dsmgateway.descriptors import raise_descriptor_limit
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(WORKLOADS), help="names of workloads, with commas between")
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind, of which the median counts")
@@ -45,25 +45,35 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     machine = about_machine(require_disk(given.folder.resolve()))
     os.sched_setaffinity(0, OTHER_CORES)
-    begin = time.monotonic()
+    begin, disturbance = time.monotonic(), Disturbance()
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as folder:
         measurer = Measurer(Path(folder).resolve(), given.runs, lambda line: print(line, flush=True))
-        found = {name: measurer.measure(quick(WORKLOADS[name]) if given.quick else WORKLOADS[name]) for name in names}
+        found, failures = {}, {}
+        for name in names:
+            try:
+                found[name] = measurer.measure(quick(WORKLOADS[name]) if given.quick else WORKLOADS[name])
+            except BenchError as error:
+                failures[name] = str(error)
+                print(f"{name} failed: {error}", flush=True)
     results = {
-        "machine": machine,
+        "machine": {**machine, **disturbance.shares()},
         "runs": given.runs,
         "quick": given.quick,
         "minutes": round((time.monotonic() - begin) / 60, 1),
         "remarks": measurer.remarks,
+        "failures": failures,
         "workloads": {name: one for name, one in found.items() if one is not None},
     }
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n")
     print(text(results))
+    for name, failure in failures.items():
+        print(f"bench: {name}: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except BenchError as error:
         raise SystemExit(f"bench: {error}") from None

@@ -93,7 +93,7 @@ WORKLOADS = {
             "idle",
             "20,000 connections that do nothing",
             Way.IDLE,
-            {"count": 20_000, "files": 1, "spread_s": 10.0},
+            {"count": 20_000, "files": 1, "sizes": WARM_UP, "spread_s": 10.0},
             options=_PATIENT,
             runs=1,
         ),
