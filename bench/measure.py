@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from processes import OTHER_CORES, SERVER_CORE, BenchError, Load, Process, Serve
 from verify import Verifier, sent_files
 from workloads import WARM_UP, Way, Workload
 
-from dsmgateway.descriptors import descriptor_limit, most_connections
+from dsmgateway.descriptors import OTHER_DESCRIPTORS, descriptor_limit, most_connections
 from dsmgateway.settings import Settings
 
 Row = dict[str, Any]
@@ -63,18 +63,15 @@ class Measurer:
         return measured and {"title": workload.title, **measured}
 
     def _within_limits(self, workload: Workload) -> Workload:
-        """Have no more cameras than there are descriptors for: each has a socket, and at the gateway a file."""
-        most, steps, count = most_connections(descriptor_limit()), workload.steps, workload.job.get("count", 0)
-        if workload.way is Way.CURVE and max(steps) > most:
-            self._remark(f"{workload.name}: no more than {most} cameras, as there are no descriptors for more")
-            steps = tuple(step for step in steps if step <= most)
-        if count > most:
-            self._remark(f"{workload.name}: {most} cameras instead of {count}, as there are no descriptors for more")
-            count = most
-        job = {**workload.job, "count": count} if count else workload.job
-        return Workload(
-            **{**{one.name: getattr(workload, one.name) for one in fields(workload)}, "job": job, "steps": steps}
-        )
+        """Have no more cameras than there are descriptors for: each has a socket, and when it sends also a file."""
+        idle = workload.way is Way.IDLE
+        most = descriptor_limit() - OTHER_DESCRIPTORS if idle else most_connections(descriptor_limit())
+        wanted = max(workload.job.get("count", 0), *workload.steps, 0)
+        if wanted <= most:
+            return workload
+        self._remark(f"{workload.name}: {most:,} cameras at most instead of {wanted:,}, by the limit of open files.")
+        job = {**workload.job, "count": min(workload.job["count"], most)} if "count" in workload.job else workload.job
+        return replace(workload, job=job, steps=tuple(dict.fromkeys(min(step, most) for step in workload.steps)))
 
     def _remark(self, words: str) -> None:
         self.remarks.append(words)
@@ -257,9 +254,7 @@ class Measurer:
         runs: dict[str, list[Row]] = {}
         for workers in (1, 2):
             option = (f"--workers={workers}",)
-            with self._servers(
-                Workload(workload.name, "", workload.way, kinds=("gateway",), options=option), everywhere
-            ) as servers:
+            with self._servers(replace(workload, options=option), everywhere) as servers:
                 self._warm_up(servers, workload.job)
                 runs[str(workers)] = [self._run(*servers["gateway"], workload.job) for _ in range(workload.runs or 1)]
             for row in runs[str(workers)]:

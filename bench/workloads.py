@@ -11,8 +11,8 @@ EIGHT_KB, GOOD_LINK = 8000 / 1024, 3.7
 KB_20M, KB_100, KB_60, PHOTOS = (20_000_000,) * 2, (100_000,) * 2, (60_000,) * 2, (27_000, 120_000)
 #: Files of the warm-up, which makes the folders of the day.
 WARM_UP = (2_000, 2_000)
-#: Cameras that say nothing for long are what idle is about.
-_PATIENT = ("--init-timeout=900", "--answer-timeout=900")
+#: Cameras that say nothing for long, and have no file open, are what idle is about.
+_PATIENT = ("--init-timeout=900", "--answer-timeout=900", "--max-connections=1000000")
 
 
 class Way(Enum):
