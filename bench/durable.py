@@ -35,7 +35,6 @@ _PIECE_BYTES = 16 * 1024
 _UNDER_WAY = 256
 #: Bare threads that sync.
 THREADS = (1, 4, 16, 32)
-_BARE_FILES = 1500
 
 
 def measured(work: Callable[[], int]) -> dict[str, float]:
@@ -46,12 +45,12 @@ def measured(work: Callable[[], int]) -> dict[str, float]:
     return {"files": count, "files_per_s": count / wall_s, "cpu_s_per_file": (sum(cpu_s()) - used_s) / count}
 
 
-def bare(folder: Path, threads: int) -> int:
-    """Create, write and sync files in as many threads."""
-    data = os.urandom(SIZE)
+def bare(folder: Path, threads: int, files: int) -> int:
+    """Create, write and sync about as many files in as many threads."""
+    data, each = os.urandom(SIZE), max(1, files // threads)
 
     def write(thread: int) -> None:
-        for number in range(_BARE_FILES // threads):
+        for number in range(each):
             descriptor = os.open(folder / f"{threads}-{thread}-{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 os.write(descriptor, data)
@@ -64,7 +63,7 @@ def bare(folder: Path, threads: int) -> int:
         thread.start()
     for thread in running:
         thread.join()
-    return _BARE_FILES // threads * threads
+    return each * threads
 
 
 class Reactor:
@@ -149,7 +148,7 @@ def main() -> None:
     disk: dict[str, dict[str, float]] = {}
     for threads in THREADS:
         os.sync()
-        disk[str(threads)] = measured(lambda threads=threads: bare(folder, threads))  # type: ignore[misc]
+        disk[str(threads)] = measured(lambda threads=threads: bare(folder, threads, cameras * files // 2))  # type: ignore[misc]
     os.sync()
     store = measured(lambda: load.store(cameras, files, 1))
     load.stop()

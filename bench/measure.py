@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
 from math import ceil
 from pathlib import Path
@@ -39,10 +39,19 @@ _FEW_CAMERAS, _RUNS_OF_FEW = 1000, 3
 
 
 class Measurer:
-    """Measures workloads in folders of its own below ``folder``; ``say`` is told how it goes."""
+    """Measures workloads in folders of its own below ``folder``; ``say`` is told how it goes.
 
-    def __init__(self, folder: Path, runs: int, say: Callable[[str], object]) -> None:
-        self._folder, self._runs, self._say = folder, runs, say
+    ``watch`` is entered with the server around each run of a workload whose cost is measured.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        runs: int,
+        say: Callable[[str], object],
+        watch: Callable[[Server], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._folder, self._runs, self._say, self._watch = folder, runs, say, watch
         self._numbers = itertools.count()
         #: What could not be done as planned, in words.
         self.remarks: list[str] = []
@@ -123,7 +132,7 @@ class Measurer:
             "files": len(sent),
             "bytes": stored,
             "cpu_s_per_gb": used["cpu_s"] / stored * 1e9,
-            "sent_twice": report["data_bytes"] - sum(frames_bytes(file.size, 5) for file in sent),
+            "sent_twice": report["data_bytes"] - sum(frames_bytes(file.size, job.get("protocol", 5)) for file in sent),
         }
 
     def _said(self, what: str, kind: str, row: Row) -> Row:
@@ -149,7 +158,8 @@ class Measurer:
             first, second = self._warm_up(servers, workload.job), self._warm_up(servers, workload.job)
             for number in range(workload.runs or self._runs):
                 for kind, (server, verifier) in servers.items():
-                    row = self._run(server, verifier, workload.job, workload.ticks)
+                    with self._watch(server):
+                        row = self._run(server, verifier, workload.job, workload.ticks)
                     runs[kind].append(self._said(f"{workload.name} run {number + 1}", kind, row))
         extra = {kind: (first[kind]["cpu_s"] - second[kind]["cpu_s"]) / first[kind]["files"] for kind in first}
         return {"kinds": runs, "first_of_day_cpu_s": extra}
