@@ -249,13 +249,11 @@ def _cost_table(found: Row) -> Table:
 
 
 def _first_of_day(found: Row) -> str:
-    """Say what the first file of a device's day costs more, by the workload with the most cameras."""
-    extra = [
-        found[name]["first_of_day_cpu_s"] for name in ("B", "C", "D") if "first_of_day_cpu_s" in found.get(name, ())
-    ]
+    """Say what the first file of a device's day costs more, where that was measured."""
+    extra = [one["first_of_day_cpu_s"] for one in found.values() if one.get("first_of_day_cpu_s")]
     if not extra:
         return ""
-    return f" The first file of a device's day costs the gateway {extra[-1]['gateway'] * 1e3:.1f} CPU-ms more."
+    return f" The first file of a device's day costs the gateway {extra[0]['gateway'] * 1e3:.1f} CPU-ms more."
 
 
 def _latency_table(found: Row) -> Table:
@@ -409,7 +407,8 @@ def text(results: Row) -> str:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
         parts.append("\n".join([f"\n== {table.title}", *lines]))
-    return "\n".join([*parts, *(f"\nnote: {one}" for one in _remarks(results))])
+    notes = [_first_of_day(results["workloads"]).strip(), *_remarks(results)]
+    return "\n".join([*parts, *(f"\nnote: {one}" for one in notes if one)])
 
 
 def _remarks(results: Row) -> list[str]:

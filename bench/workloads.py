@@ -45,6 +45,8 @@ class Workload:
     #: None: as many as was asked for.
     runs: int | None = None
     ticks: bool = False
+    #: Whether its warm-up also tells what the first file of a device's day costs more than the others.
+    tells_first_of_day: bool = False
     #: Numbers of cameras (curve) or seconds (live).
     steps: tuple[int, ...] = ()
 
@@ -56,7 +58,13 @@ WORKLOADS = {
     for workload in (
         Workload("A", "1 camera, 20 files of 20 MB", Way.COST, {"count": 1, "files": 20, "sizes": KB_20M}),
         Workload("B", "100 cameras, 5 files of 100 KB each", Way.COST, {"count": 100, "files": 5, "sizes": KB_100}),
-        Workload("C", "1,000 cameras at once, 100 KB each", Way.COST, {"count": 1000, "files": 1, "sizes": KB_100}),
+        Workload(
+            "C",
+            "1,000 cameras at once, 100 KB each",
+            Way.COST,
+            {"count": 1000, "files": 1, "sizes": KB_100},
+            tells_first_of_day=True,
+        ),
         Workload("D", "5,000 cameras at once at 8 KB/s, 60 KB each", Way.COST, _D),
         Workload(
             "curve",
