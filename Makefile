@@ -10,7 +10,7 @@ DATA ?= dsm-data
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test slow soak coverage core-coverage lint format types docs docs-check check clean
+.PHONY: help setup run demo test slow soak bench bench-quick profile coverage core-coverage lint format types docs docs-check check clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -40,6 +40,16 @@ soak: $(READY) ## hunt: anything in any order, kills, power cuts (root), any byt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \
 		echo "make: no atheris for this machine: any bytes are hunted for blindly" >&2
 	DSMGATEWAY_SOAK=$${DSMGATEWAY_SOAK:-1} $(BIN)/python -m pytest -m soak -s $(ARGS)
+
+bench: $(READY) ## measure, beside a bare Twisted sink: ~25 min; writes docs/performance.*; ARGS='--only A,D --runs 3' only shows
+	$(BIN)/python bench/run.py $(if $(ARGS),$(ARGS),--json docs/performance.json)
+	$(if $(ARGS),,$(BIN)/python bench/report.py)
+
+bench-quick: $(READY) ## see that the benchmark works: every workload, small; fails when a file is missing or differs
+	$(BIN)/python bench/run.py --quick $(ARGS)
+
+profile: $(READY) ## a flame graph of the gateway in the benchmark's workload D; its path is printed
+	$(BIN)/python bench/flame.py $(ARGS)
 
 coverage: $(READY) ## run the tests and show which lines they miss
 	$(BIN)/python -m pytest -m 'not slow' --cov $(ARGS)

@@ -1,0 +1,79 @@
+"""Run the benchmark: the gateway beside a bare Twisted sink, on this machine, in the same run.
+
+    python bench/run.py                                       all of it
+    python bench/run.py --only A,D --runs 3 --json /tmp/results.json
+    python bench/run.py --quick                               as small as is enough to see that it works
+
+It measures the gateway of the checkout that it lies in. Figures are `report`'s matter, workloads are in `workloads`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from machine_facts import Disturbance, about_machine
+from measure import Measurer, require_disk
+from processes import OTHER_CORES, ROOT, BenchError, raise_hard_limit
+from report import text
+from workloads import WORKLOADS, quick
+
+from dsmgateway.descriptors import raise_descriptor_limit
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(WORKLOADS), help="names of workloads, with commas between")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each kind, of which the median counts")
+    parser.add_argument("--quick", action="store_true", help="small workloads, one run")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where the servers' files go meanwhile")
+    given = parser.parse_args()
+    names = given.only.split(",")
+    for name in names:
+        if name not in WORKLOADS:
+            parser.error(f"no workload is called {name!r}; there are {', '.join(WORKLOADS)}")
+    raise_hard_limit()
+    raise_descriptor_limit()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    machine = about_machine(require_disk(given.folder.resolve()))
+    os.sched_setaffinity(0, OTHER_CORES)
+    begin, disturbance = time.monotonic(), Disturbance()
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as folder:
+        measurer = Measurer(Path(folder).resolve(), given.runs, lambda line: print(line, flush=True))
+        found, failures = {}, {}
+        for name in names:
+            try:
+                found[name] = measurer.measure(quick(WORKLOADS[name]) if given.quick else WORKLOADS[name])
+            except BenchError as error:
+                failures[name] = str(error)
+                print(f"{name} failed: {error}", flush=True)
+    results = {
+        "machine": {**machine, **disturbance.shares()},
+        "runs": given.runs,
+        "quick": given.quick,
+        "minutes": round((time.monotonic() - begin) / 60, 1),
+        "remarks": measurer.remarks,
+        "failures": failures,
+        "workloads": {name: one for name, one in found.items() if one is not None},
+    }
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(text(results))
+    for name, failure in failures.items():
+        print(f"bench: {name}: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        raise SystemExit(f"bench: {error}") from None
