@@ -128,6 +128,11 @@ class DeviceDecoder:
         """Bytes that were fed and are not yet part of an event."""
         return len(self._buffer)
 
+    @property
+    def buffered(self) -> bytes:
+        """Those bytes."""
+        return bytes(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""
         self._buffer += data

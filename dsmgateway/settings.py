@@ -108,6 +108,12 @@ class Settings:
     probe_interval: float = _setting(
         5.0, TIME, "between two attempts to write to a disk that failed; until one succeeds no new file is taken"
     )
+    workers: int = _setting(
+        1,
+        count(32),
+        "processes that share the ports and the work, for a machine with several processors; each device belongs to "
+        "one of them",
+    )
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
 
     # Who may come in, and how much of it: dsmgateway.door. Each default lets any real device through many times over.

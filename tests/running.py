@@ -28,6 +28,8 @@ _TWISTD_COMMAND = (*PYTHON, "-c", "from twisted.scripts.twistd import run; run()
 
 Row = dict[str, Any]
 
+#: With how many worker processes every gateway runs that does not say it itself; empty: one process.
+WORKERS = os.environ.get("DSMGATEWAY_TEST_WORKERS", "")
 
 #: Below those that the kernel gives to outgoing connections, which would come between asking for one and listening.
 #: Each process that runs tests has some of its own, and begins anywhere in them.
@@ -88,6 +90,7 @@ class RunningGateway:
             f"--port=tcp:{self.port}:interface=127.0.0.1:backlog=1024",
             f"--data={self.data}",
             "--log-format=json",
+            *([f"--workers={WORKERS}"] if WORKERS and not any(one.startswith("--workers") for one in options) else []),
             *options,
         ]
         self.process: subprocess.Popen[bytes] | None = None

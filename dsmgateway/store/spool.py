@@ -9,13 +9,13 @@ the room on the disk is what bounds them. Of what is aside nobody goes on with, 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
+from dsmgateway.store.tally import Tally
 from dsmgateway.store.values import Dropped
 
 #: What a part must hold to be kept where there are too many: with so much, a full disk comes before too many files.
@@ -34,15 +34,30 @@ class Spool:
     thread does it, and must not block.
     """
 
-    def __init__(self, folder: Path, disk: Disk, max_parts: int, dropped: Callable[[Dropped], object]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        max_parts: int,
+        dropped: Callable[[Dropped], object],
+        parts: Tally | None = None,
+    ) -> None:
         self.folder = folder
         self.aside = folder / "aside"
-        self.parts = 0
+        self._parts = parts or Tally()
         self._disk = disk
         self._max_parts = max_parts
         self._dropped = dropped
-        self._counting = threading.Lock()
         self._tainted: set[str] = set()
+
+    @property
+    def parts(self) -> int:
+        """How many there are, those of other processes too."""
+        return self._parts.total
+
+    @parts.setter
+    def parts(self, count: int) -> None:
+        self._parts.set(count)
 
     def part(self, key: str) -> Path:
         """Return the path of the bytes received so far."""
@@ -67,24 +82,24 @@ class Spool:
     def create_part(self, key: str) -> int:
         """Make a new part and return its descriptor."""
         descriptor = self._disk.create(self.part(key))
-        self._count(1)
+        self._parts.add(1)
         return descriptor
 
     def give(self, key: str, target: Path) -> None:
         """Move a part out of the spool, to where nothing is."""
         self._disk.rename(self.part(key), target)
-        self._count(-1)
+        self._parts.add(-1)
 
     def take_back(self, source: Path, key: str) -> None:
         """Make a part of a file again."""
         self._disk.rename(source, self.part(key))
-        self._count(1)
+        self._parts.add(1)
 
     def delete(self, path: Path) -> bool:
         """Delete a file, here or in ``aside``, if it is there; say whether it was."""
         was_there = self._disk.unlink(path)
         if was_there and path.suffix == ".part" and path.parent == self.folder:
-            self._count(-1)
+            self._parts.add(-1)
         return was_there
 
     def discard(self, key: str) -> None:
@@ -127,7 +142,7 @@ class Spool:
             self._disk.unlink(self.journal(key))
         with suppress(StoreError):
             self.move_aside(self.part(key))
-            self._count(-1)
+            self._parts.add(-1)
             self._tainted.discard(key)
             self.clear_aside()
 
@@ -157,7 +172,3 @@ class Spool:
     def is_tainted(self, key: str) -> bool:
         """Say whether the part of this key must not be used although it is still there."""
         return key in self._tainted
-
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self.parts += change
