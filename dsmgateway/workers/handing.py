@@ -80,7 +80,12 @@ class OtherProcesses:
         self._outboxes[owner].put(handover, handle, settled)
 
     def _relay(self, owner: int, handover: Handover, connection: Any, left: Callable[[], object]) -> None:
-        relay = Relay(connection, self._reactor)
+        try:
+            relay = Relay(connection, self._reactor)
+        except OSError as error:
+            self._failed(owner, handover.peer, str(error.strerror))
+            connection.abortConnection()
+            return
         self.relays.add(relay)
         relay.gone.addCallback(lambda _: self.relays.discard(relay))
 
@@ -127,6 +132,7 @@ class Adopter:
                 return
             factory: Factory = only_one(protocol)
             try:
+                connection.getpeername()
                 self._reactor.adoptStreamConnection(connection.fileno(), connection.family, factory)
             except OSError as error:  # its peer has gone
                 self._failed(f"{handover.peer}: {error.strerror}")

@@ -24,18 +24,24 @@ class Relay:
     """One such connection; ``gone`` fires when it has ended on the device's side."""
 
     def __init__(self, secure: Any, reactor: Any) -> None:
-        """Take the device's side from ``secure``, TLS with the protocol that has it until now."""
+        """Take the device's side from ``secure``, TLS with the protocol that has it until now.
+
+        Raises `OSError` where this process has no descriptors left; then that protocol has it still.
+        """
         self.gone: Deferred[None] = Deferred()
-        self._secure, self._reactor = secure, reactor
+        self._secure, self._reactor, self._inner = secure, reactor, _Inner(self)
         own, self.other_end = socket.socketpair()
-        self._outer, self._inner = _Outer(self), _Inner(self)
-        # Where TLS wraps a protocol, that is which one: it is told of what comes, and of the end.
-        secure.wrappedProtocol = self._outer
-        for end in (own, self.other_end):
-            end.setblocking(False)
-        with own:
-            reactor.adoptStreamConnection(own.fileno(), socket.AF_UNIX, _OnlyOne(self._inner))
+        try:
+            with own:
+                own.setblocking(False)
+                reactor.adoptStreamConnection(own.fileno(), socket.AF_UNIX, only_one(self._inner))
+        except OSError:
+            self.other_end.close()
+            raise
+        self.other_end.setblocking(False)
         self._inner.transport.registerProducer(_Source(secure), True)
+        # Where TLS wraps a protocol, that is which one: it is told of what comes, and of the end.
+        secure.wrappedProtocol = _Outer(self)
 
     def from_device(self, data: bytes) -> None:
         """The device says something."""

@@ -75,8 +75,8 @@ class SupervisorService(service.Service):
         for setting, port in written:
             with set_in(setting):
                 self._ports.append((setting, shared_port(port, settings.backlog)))
-        if settings.has_tls:
-            ServerTLS(settings)  # each process reads it for itself; what is wrong is said before the start
+        # Each process reads the files for itself: here what is wrong with them is said before the start.
+        self._tls = ServerTLS(settings) if settings.has_tls else None
         self._sockets: list[list[socket.socket]] = []
         self._inboxes: list[tuple[socket.socket, socket.socket]] = []
         self._store = FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished)
@@ -279,8 +279,11 @@ class SupervisorService(service.Service):
             self._start_later(place, f"it cannot be started: {error.strerror}")
 
     def _started(self) -> None:
-        if self.running:
-            log_started(self._settings)
+        if not self.running:
+            return
+        if self._tls is not None:
+            self._tls.log_certificate()
+        log_started(self._settings)
 
     def _kill_all(self) -> None:
         """Wait no longer: what is not parked goes on from its last checkpoint."""
