@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -72,6 +72,8 @@ class Inbox:
             except OSError as error:
                 self._failed(f"the inbox cannot be read: {error.strerror}")
                 return Failure(CONNECTION_LOST)
+            if not message:  # nobody is left who could write to it
+                return Failure(CONNECTION_DONE)
             self._take(message, descriptors)
         return None
 
