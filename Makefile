@@ -48,10 +48,11 @@ coverage: $(READY) ## run the tests and show which lines they miss
 # can be reached by hand.
 CORE := errors crc packets commands families metadata_layouts metadata_json metadata frames framing asked patience \
 	events states effects transfer reception session \
-	imei addresses known_devices admission crowd quiet flapping quota timing proxy_header
+	imei addresses known_devices admission crowd quiet flapping quota timing proxy_header \
+	workers.owners workers.handover workers.backoff workers.pieces
 CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families metadata metadata_json \
 	metadata_properties framing framing_properties patience events transfer session session_families session_table \
-	vectors_session admission crowd flapping timing proxy_header))
+	vectors_session admission crowd flapping timing proxy_header workers))
 
 core-coverage: $(READY) ## see that the tests take every branch of the pure core
 	$(BIN)/python -m pytest -q -n auto $(CORE_TESTS) $(addprefix --cov=dsmgateway.,$(CORE)) --cov-branch --cov-fail-under=100 $(ARGS)

@@ -330,7 +330,7 @@ class Boxes(SynchronousTestCase):
 
     def test_stopping_gives_up_what_waits(self) -> None:
         """And leaves no timer behind."""
-        went = self.fill()
+        self.fill()
         self.outbox.close()
         self.assertEqual((self.settled[-1], self.clock.getDelayedCalls()), ("the gateway stops", []))
 
