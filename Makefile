@@ -10,7 +10,7 @@ DATA ?= dsm-data
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test slow soak coverage core-coverage lint format types docs docs-check check clean
+.PHONY: help setup run demo test slow workers soak coverage core-coverage lint format types docs docs-check check clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -35,6 +35,10 @@ test: $(READY) ## run the tests, but for the slow ones
 
 slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops, power cuts (root)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+workers: $(READY) ## run end-to-end tests of one process against two
+	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not one_process' \
+		$(addprefix tests/test_e2e_,$(addsuffix .py,vectors takeover restart families fleet kill balancer admission)) $(ARGS)
 
 soak: $(READY) ## hunt: anything in any order, kills, power cuts (root), any bytes; DSMGATEWAY_SOAK=5 for five times as long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \

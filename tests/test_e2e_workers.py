@@ -17,7 +17,7 @@ import pytest
 from balancer import balancer
 from certificate import Authority
 from conftest import content, init
-from faults import small_disk
+from faults import small_disk, traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
 from running import (
     PYTHON,
@@ -29,6 +29,7 @@ from running import (
     environment,
     eventually,
     free_port,
+    has_gone,
     running_gateway,
     simulated,
 )
@@ -50,14 +51,6 @@ def devices_of(owner: int, count: int, workers: int = 2) -> list[int]:
 def pids(gateway: RunningGateway, since: int = 0) -> dict[int, int]:
     """The process of each worker that was started last."""
     return {row["worker"]: row["pid"] for row in gateway.events("worker.started", since)}
-
-
-def has_gone(pid: int) -> bool:
-    """Whether there is no such process, or nobody has asked yet how it ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def assert_lines_are_the_owners(rows: list[Row], workers: int) -> None:
@@ -187,6 +180,39 @@ def test_workers_are_killed_again_and_again(tmp_path: Path) -> None:
         checked(gateway)
 
 
+@pytest.mark.parametrize(
+    ("calls", "name"),
+    [
+        ("rename,renameat,renameat2", "spool/{}.part"),
+        ("link,linkat", "spool/{}.sidecar"),
+        ("fdatasync,fsync", "index.sqlite3-wal"),
+        pytest.param("unlink,unlinkat", "spool/{}.journal", marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_is_killed_in_the_middle_of_a_finish(tmp_path: Path, calls: str, name: str) -> None:
+    """Nobody recovers the folder, and yet the file is there whole and once when its device has offered it again."""
+    picture = Picture(content(40_000))
+    with running_gateway(tmp_path, "--workers=2") as gateway:
+        owner = pids(gateway)[owner_of(str(picture.imei), 2)]
+        options = ["-P", str(gateway.data / name.format(picture.key)), "-e", f"trace={calls}"]
+        options += [word for call in calls.split(",") for word in ("-e", f"inject={call}:signal=KILL:when=1")]
+        with HandCamera(gateway.port, picture) as camera:
+            camera.begin()
+            with traced(owner, tmp_path / "trace", *options):
+                camera.try_to_say(*picture.frames())
+                camera.hear_the_end()
+            assert_not_acknowledged(bytes(camera.heard))
+        assert gateway.wait_for("worker.ended")["reason"] == "killed by SIGKILL"
+        with HandCamera(gateway.port, picture) as camera:
+            camera.deliver()
+        assert [path.read_bytes() for path in gateway.media()] == [picture.content]
+        assert len(gateway.sidecars()) == 1
+        assert [row["event"] for row in gateway.troubles()] == ["worker.ended"]
+        assert gateway.stop() == 0
+        assert gateway.spool("") == [gateway.data / "spool" / "aside"]
+        checked(gateway)
+
+
 def test_connections_wait_for_the_successor_of_a_worker(tmp_path: Path) -> None:
     """What comes in while it is away, at its own port or by another process, is served when it is there again."""
     with running_gateway(tmp_path, "--workers=2") as gateway:
@@ -244,7 +270,8 @@ def test_the_supervisor_is_killed(tmp_path: Path) -> None:
             camera.say(*camera.picture.frames()[:30])
         gateway.has_read()
         workers = pids(gateway).values()
-        gateway.kill()
+        os.kill(gateway.pid, signal.SIGKILL)
+        gateway.wait()
         for camera in cameras:
             camera.hear_the_end()
             assert_not_acknowledged(bytes(camera.heard))
@@ -276,6 +303,17 @@ def test_a_stop_ends_all_processes_in_time(tmp_path: Path) -> None:
         assert [row["held"] for row in gateway.events("file.parked")] == [30 * c.PACKET_BYTES] * len(pictures)
         assert len(gateway.events("gateway.stopped")) == 1
         assert not gateway.troubles()
+
+
+def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    """After stop-timeout and a little more; the other one stops as ever."""
+    with running_gateway(tmp_path, "--workers=2", "--stop-timeout=0.5") as gateway:
+        worker = pids(gateway)[0]
+        os.kill(worker, signal.SIGSTOP)
+        assert gateway.stop() == 0
+        assert has_gone(worker)
+        assert len(gateway.events("gateway.stop_late")) == 1
+        assert len(gateway.events("gateway.stopped")) == 1
 
 
 def test_a_list_of_known_devices_is_read_anew_by_all(tmp_path: Path) -> None:
@@ -479,8 +517,8 @@ def test_a_full_disk_is_full_for_all(tmp_path: Path) -> None:
             eventually("it is parked", lambda first=first: gateway.events("file.parked"))
             for path in gateway.spool(".part"):
                 assert path.stat().st_size <= 200_000
+        eventually("both say it", lambda: {row["worker"] for row in gateway.events("store.full")} == {0, 1})
         assert {row["event"] for row in gateway.troubles()} == {"store.full"}
-        assert {row["worker"] for row in gateway.events("store.full")} == {0, 1}
 
 
 # -- what goes wrong at the start
