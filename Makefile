@@ -10,7 +10,7 @@ DATA ?= dsm-data
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test slow soak bench bench-quick profile coverage core-coverage lint format types docs docs-check check clean
+.PHONY: help setup run demo test slow workers soak bench bench-quick profile coverage core-coverage lint format types docs docs-check check clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -36,6 +36,10 @@ test: $(READY) ## run the tests, but for the slow ones
 slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops, power cuts (root)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+workers: $(READY) ## run end-to-end tests of one process against two
+	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not one_process' \
+		$(addprefix tests/test_e2e_,$(addsuffix .py,vectors takeover restart families fleet kill balancer admission)) $(ARGS)
+
 soak: $(READY) ## hunt: anything in any order, kills, power cuts (root), any bytes; DSMGATEWAY_SOAK=5 for five times as long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \
 		echo "make: no atheris for this machine: any bytes are hunted for blindly" >&2
@@ -58,10 +62,11 @@ coverage: $(READY) ## run the tests and show which lines they miss
 # can be reached by hand.
 CORE := errors crc packets commands families metadata_layouts metadata_json metadata frames framing asked patience \
 	events states effects transfer reception session \
-	imei addresses known_devices admission crowd quiet flapping quota timing proxy_header
+	imei addresses known_devices admission crowd quiet flapping quota timing proxy_header \
+	workers.owners workers.handover workers.backoff workers.pieces
 CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,crc commands families metadata metadata_json \
 	metadata_properties framing framing_properties patience events transfer session session_families session_table \
-	vectors_session admission crowd flapping timing proxy_header))
+	vectors_session admission crowd flapping timing proxy_header workers))
 
 core-coverage: $(READY) ## see that the tests take every branch of the pure core
 	$(BIN)/python -m pytest -q -n auto $(CORE_TESTS) $(addprefix --cov=dsmgateway.,$(CORE)) --cov-branch --cov-fail-under=100 $(ARGS)

@@ -36,7 +36,8 @@ The gateway writes one line an event, as text or (`--log-format json`) as JSON:
 
 Time (UTC), level and name come first, then the event's fields. A field that has nothing to say is left out. Text that a
 device chose is escaped, so that one event is always one line; an error of the gateway's own is followed by its
-traceback, indented. Lines without one of these names are Twisted's own.
+traceback, indented. Lines without one of these names are Twisted's own. With several processes (`--workers`) every line
+of one of them ends with its number: `worker=0`.
 
 ## The gateway
 

@@ -7,6 +7,7 @@ of an address that has no connection is bounded, however many addresses there ar
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dsmgateway.addresses import network_of
@@ -63,6 +64,9 @@ class Crowd:
     def __init__(self, limits: CrowdLimits, now: float) -> None:
         self.limits = limits
         self.in_all = 0
+        #: Returns how many count in all besides those that are counted here, and is told how many these are.
+        self.elsewhere: Callable[[], int] = lambda: 0
+        self.tell: Callable[[int], object] = lambda in_all: None
         self._by_address: Counter[str] = Counter()
         self._by_network: Counter[str] = Counter()
         self._bucket = Bucket(limits.rate, now)
@@ -75,12 +79,11 @@ class Crowd:
     def refusal(self, address: str, now: float) -> Hit | None:
         """Return the limit that forbids one more connection, or None and count it for the rates."""
         limits = self.limits
-        if self.in_all >= limits.in_all:
+        if self.in_all + self.elsewhere() >= limits.in_all:
             return Hit("max-connections", limits.in_all)
-        if address and self._by_address[address] >= limits.per_address:
-            return Hit("max-connections-per-address", limits.per_address)
-        if address and self._by_network[network_of(address)] >= limits.per_network:
-            return Hit("max-connections-per-network", limits.per_network)
+        hit = self.crowded(address)
+        if hit is not None:
+            return hit
         of_address = self._bucket_of(address, now) if address else None
         if of_address is not None and not of_address.has(now):
             return Hit("accept-rate-per-address", limits.rate_per_address)
@@ -91,19 +94,32 @@ class Crowd:
                 bucket.take()
         return None
 
+    def crowded(self, address: str) -> Hit | None:
+        """Return the limit that forbids one more connection of this address at a time."""
+        limits = self.limits
+        if address and self._by_address[address] >= limits.per_address:
+            return Hit("max-connections-per-address", limits.per_address)
+        if address and self._by_network[network_of(address)] >= limits.per_network:
+            return Hit("max-connections-per-network", limits.per_network)
+        return None
+
     def entered(self, address: str) -> None:
         """Count a connection."""
-        self.in_all += 1
+        self._counted(1)
         if address:
             self._by_address[address] += 1
             self._by_network[network_of(address)] += 1
 
     def left(self, address: str) -> None:
         """Count it no more; to be called once for each `entered`."""
-        self.in_all -= 1
+        self._counted(-1)
         if address:
             _take_off(self._by_address, address)
             _take_off(self._by_network, network_of(address))
+
+    def _counted(self, change: int) -> None:
+        self.in_all += change
+        self.tell(self.in_all)
 
     def _bucket_of(self, address: str, now: float) -> Bucket:
         bucket = self._buckets.get(address)

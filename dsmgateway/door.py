@@ -67,11 +67,16 @@ class Door:
 
     def lets_in(self, address: str) -> bool:
         """Whether one more connection from ``address`` is taken now."""
-        now = self._clock()
-        hit = self.crowd.refusal(address, now)
+        return self._is_let_in(address, self.crowd.refusal(address, self._clock()))
+
+    def adopts(self, address: str) -> bool:
+        """Whether one that another process has let in is taken: how fast they come was looked at there."""
+        return self._is_let_in(address, self.crowd.crowded(address))
+
+    def _is_let_in(self, address: str, hit: Hit | None) -> bool:
         if hit is None:
             return True
-        suppressed = self._quiet.ask(now, f"connections {address}")
+        suppressed = self._quiet.ask(self._clock(), f"connections {address}")
         if suppressed is not None:
             log_event(
                 self.log,

@@ -26,6 +26,30 @@ class Event(enum.Enum):
         ("after",),
     )
     GATEWAY_STOPPED = ("gateway.stopped", "info", "All connections are ended and the store is closed.", ())
+    WORKER_STARTED = (
+        "worker.started",
+        "info",
+        "A worker process listens (setting workers); also after one has ended and another takes its place.",
+        ("worker", "pid"),
+    )
+    WORKER_ENDED = (
+        "worker.ended",
+        "error",
+        "A worker process ended and is started again after a pause; its cameras lose their connections and come again.",
+        ("worker", "reason", "after", "pause"),
+    )
+    WORKER_SAID = (
+        "worker.said",
+        "error",
+        "A worker process printed this line beside the log, as when it crashes.",
+        ("worker", "text"),
+    )
+    HANDOVER_FAILED = (
+        "handover.failed",
+        "warn",
+        "A connection did not get to the worker process that its device belongs to, and is closed; said once a minute.",
+        ("owner", "peer", "reason", "suppressed"),
+    )
     LIMIT_LOW = (
         "limit.low",
         "warn",
@@ -382,11 +406,14 @@ FIELDS: dict[str, str] = {
     "offers": "what the device says is ready to be fetched",
     "offset": "byte of the file from which it goes on",
     "other": "where the connection comes from that was taken over",
+    "owner": "the worker process that the device belongs to",
     "packets": "the size in packets of 1024 bytes, where START counts those",
     "part_bytes": "bytes held of unfinished files",
     "parts": "unfinished files that can go on",
+    "pause": "seconds until it is started again",
     "path": "the file; one that was received, relative to the data folder",
     "peer": "the connection's address and port",
+    "pid": "its process id",
     "ports": "the ports or endpoints as they were configured",
     "protocol_id": "the protocol version in INIT",
     "qualifier": "capture time in milliseconds and type, which tell a file from others with the same identifier",
@@ -405,10 +432,12 @@ FIELDS: dict[str, str] = {
     "skipped": "bytes of the cut frame",
     "state": "where in the conversation it happened, see states.md",
     "suppressed": "how often the same happened since without a line of its own",
+    "text": "what was printed",
     "unknown_settings": "settings bits in INIT that mean nothing to the gateway, in hex",
     "unreadable": "records beside stored files that cannot be read",
     "until": "when it ceases to be good",
     "version": "the gateway's version",
+    "worker": "the worker process, from 0 on (setting workers); with several of them all lines of theirs have it",
 }
 
 

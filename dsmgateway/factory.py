@@ -28,7 +28,7 @@ from dsmgateway.setbacks import Setbacks
 from dsmgateway.states import State
 
 if TYPE_CHECKING:
-    from dsmgateway.interfaces import IFileWorker
+    from dsmgateway.interfaces import IFileWorker, IOtherProcesses
     from dsmgateway.settings import Settings
 
 txaio.use_twisted()
@@ -60,6 +60,8 @@ class CameraFactory(Factory):
         self.setbacks = Setbacks()
         self._quiet = Quiet(clock.seconds())
         self.under_way: set[Deferred[Any]] = set()
+        #: Set where the gateway is several processes.
+        self.others: IOtherProcesses | None = None
         self.session_options, self.time_limits = session_options(settings), time_limits(settings)
         #: Seconds of silence after which what the system holds back of a connection is fetched, well before its time.
         self.look_after_s = min(LOOK_AFTER_S, settings.data_timeout / 2, settings.min_rate_time / 2)
@@ -69,6 +71,10 @@ class CameraFactory(Factory):
         """Take a connection, or refuse it; ``addr`` is where it really comes from."""
         source = source_of(addr)
         return CameraProtocol(self, shown_address(addr), source) if self.door.lets_in(source) else RefusedProtocol()
+
+    def adopted(self, peer: str, source: str) -> CameraProtocol | None:
+        """Take a connection that another process has let in, or refuse it: None."""
+        return CameraProtocol(self, peer, source) if self.door.adopts(source) else None
 
     def sweep(self) -> None:
         """Check the time limits of all connections, paused ones too; to be called once a second.
@@ -99,6 +105,19 @@ class CameraFactory(Factory):
         self.connections.add(connection)
         self.door.crowd.entered(connection.source)
 
+    def is_of_others(self, imei: str) -> bool:
+        """Whether this device belongs to another process."""
+        return self.others is not None and self.others.own(imei)
+
+    def hand_over(self, imei: str, connection: CameraProtocol, said: bytes) -> None:
+        """Give a connection, on which nothing was answered yet, to the process that this device belongs to."""
+        assert self.others is not None
+        self.connections.discard(connection)
+        source = connection.source
+        self.others.hand_over(
+            imei, connection.transport, connection.peer, source, said, lambda: self.door.crowd.left(source)
+        )
+
     def refusal(self, imei: str, connection: CameraProtocol) -> str:
         """Return why this device may not begin on this connection, empty when it may."""
         older = self.registry.owner(imei)
@@ -122,7 +141,8 @@ class CameraFactory(Factory):
         self._end_sessions(lambda state: state is not State.STORING)
         stored = DeferredList(list(self.under_way))
         stored.addCallback(lambda _: self._end_sessions(lambda state: True))
-        return stored.addCallback(lambda _: DeferredList(list(self.under_way)))
+        stored.addCallback(lambda _: DeferredList(list(self.under_way)))
+        return stored if self.others is None else DeferredList([stored, self.others.stop()])
 
     def _end_sessions(self, concerns: Callable[[State], bool]) -> None:
         for connection in list(self.connections):

@@ -138,6 +138,11 @@ class DeviceDecoder:
         frames = -(-least_bytes // PACKET_BYTES)
         return max(least_bytes + frames * FRAME_OVERHEAD_BYTES - len(self._buffer), 0)
 
+    @property
+    def buffered(self) -> bytes:
+        """Those bytes."""
+        return bytes(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""
         self._buffer += data

@@ -6,12 +6,30 @@ Only signatures and promises; no implementation is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
 from dsmgateway.store import Differs, Expired, Offered, Recovery, Stored, Upload
+
+
+class IOtherProcesses(Interface):
+    """Other processes that share the ports, each for devices of its own, as the reactor thread sees them."""
+
+    def own(imei: str) -> bool:
+        """Say whether this device belongs to one of them."""
+
+    def hand_over(imei: str, connection: Any, peer: str, source: str, said: bytes, left: Callable[[], object]) -> None:
+        """Give a connection, on which nothing was answered yet, to the process that this device belongs to.
+
+        ``connection`` is its transport, which its protocol must not touch any more and hears nothing from; ``said`` is
+        all that came on it, from its INIT on. ``left`` is called once the connection is here no longer.
+        """
+
+    def stop() -> Deferred[Any]:
+        """End what waits to be handed over; fires when nothing of what was handed over goes through this process."""
 
 
 class IFileWorker(Interface):

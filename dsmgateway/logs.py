@@ -37,6 +37,11 @@ _AS_IT_IS = re.compile(r"[!#-&(-<>-\[\]-~]+")
 #: Names in a JSON line that are never a field's.
 _OWN_NAMES = frozenset({"time", "level", "event"})
 
+#: Which of several processes an event comes from.
+_WORKER = "dsmgateway_worker"
+#: An event that has this is a line already, made by another process with the same settings.
+LINE = "dsmgateway_line"
+
 Formatter = Callable[[LogEvent], str]
 
 
@@ -142,6 +147,8 @@ def text_line(event: LogEvent) -> str:
     else:
         parts.append(f"{one_line(_namespace(event))}: {one_line(_message(event))}")
     lines = [" ".join(parts)]
+    if _WORKER in event:
+        lines[0] += f" worker={event[_WORKER]}"
     traceback = _traceback(event)
     if traceback is not None:
         lines += [f"    {one_line(line)}" for line in traceback.rstrip("\n").split("\n")]
@@ -164,6 +171,8 @@ def json_line(event: LogEvent) -> str:
         line |= {f"{name}_" if name in _OWN_NAMES else name: _plain(value) for name, value in fields}
     else:
         line |= {"namespace": _namespace(event), "message": _message(event)}
+    if _WORKER in event:
+        line["worker"] = event[_WORKER]
     traceback = _traceback(event)
     if traceback is not None:
         line["traceback"] = traceback
@@ -177,9 +186,10 @@ FORMATTERS: Mapping[str, Formatter] = {"text": text_line, "json": json_line}
 class LineObserver:
     """Writes each event of ``level`` or above as one piece, whichever thread it comes from."""
 
-    def __init__(self, stream: Stream, log_format: str, level: str) -> None:
-        """``log_format`` and ``level`` as in `Settings`."""
+    def __init__(self, stream: Stream, log_format: str, level: str, worker: int | None = None) -> None:
+        """``log_format`` and ``level`` as in `Settings`; ``worker`` is the number of this one of several processes."""
         self._stream = stream
+        self._worker = worker
         self._format = FORMATTERS[log_format]
         self._level = LEVELS[level]
         # Reentrant: a signal or a finalizer may log while this thread is writing.
@@ -187,10 +197,16 @@ class LineObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event."""
-        if event.get("log_level", LogLevel.info) < self._level:
+        line = event.get(LINE) or self._line(event)
+        if not line:
             return
-        line = self._format(event)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         with self._lock:
             self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
             self._stream.flush()
+
+    def _line(self, event: LogEvent) -> str:
+        """The line of an event, empty where it is not important enough."""
+        if event.get("log_level", LogLevel.info) < self._level:
+            return ""
+        return self._format(event if self._worker is None else {**event, _WORKER: self._worker})

@@ -94,6 +94,12 @@ class Shared(typing.Protocol):
     def refusal(self, imei: str, connection: CameraProtocol) -> str:
         """Return why this device may not begin on this connection, empty when it may."""
 
+    def is_of_others(self, imei: str) -> bool:
+        """Say whether this device belongs to another process."""
+
+    def hand_over(self, imei: str, connection: CameraProtocol, said: bytes) -> None:
+        """Give the connection to that process."""
+
     def no_room(self, reason: str) -> None:
         """Have it logged that a file was not taken for lack of room."""
 
@@ -261,7 +267,12 @@ class CameraProtocol(Protocol):
 
     def _judge(self, init: Init) -> Effects:
         """What comes of an INIT: it reaches the session when its device is who it says, and may come in."""
-        turned_away = self._refuse_certificate(init.imei_digits) or self._turn_away(init.imei_digits)
+        turned_away = self._refuse_certificate(init.imei_digits)
+        if turned_away:
+            return turned_away
+        if self._hands_over(init):
+            return []
+        turned_away = self._turn_away(init.imei_digits)
         if turned_away:
             return turned_away
         self.session.last_resort = self.factory.setbacks.of(init.imei_digits)
@@ -277,6 +288,19 @@ class CameraProtocol(Protocol):
             return []
         self._note(Event.TLS_OTHER_DEVICE, self.session.state, said=imei, names=names)
         return [*self.session.lost(), End("its certificate is another device's", abort=True)]
+
+    def _hands_over(self, init: Init) -> bool:
+        """Give the connection away if its device belongs to another process: that one says all there is to say of it.
+
+        Its certificate was looked at before: over there nobody knows it.
+        """
+        if self.session.imei is not None or not self.factory.is_of_others(init.imei_digits):
+            return False
+        self.session.lost()
+        if self._trace is not None:
+            self._trace.discard()
+        self.factory.hand_over(init.imei_digits, self, init.encode() + self._decoder.buffered)
+        return True
 
     def _turn_away(self, imei: str) -> Effects:
         """Say CLOSE to a device that may not come in now: nothing was said of a file, so it keeps all."""

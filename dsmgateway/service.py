@@ -32,7 +32,7 @@ from dsmgateway.listeners import EndpointListener, PortListener, listener, spelt
 from dsmgateway.lookout import Lookout
 from dsmgateway.proxy import ProxyFactory
 from dsmgateway.settings import Settings
-from dsmgateway.store import Expired, FileStore, Recovery
+from dsmgateway.store import Expired, FileStore, Recovery, Share
 from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.worker import StoreWorker
 
@@ -47,7 +47,7 @@ EXPIRE_INTERVAL_S = 3600.0
 
 
 @contextmanager
-def _set_in(setting: str) -> Iterator[None]:
+def set_in(setting: str) -> Iterator[None]:
     """Have a `ConfigError` name the setting that it comes from."""
     try:
         yield
@@ -96,8 +96,11 @@ class GatewayService(service.MultiService):
         ports += [("tls-port", spelt_tls(port), secure) for port in self._settings.tls_ports]
         for setting, port, factory in ports:
             assert factory is not None
-            with _set_in(setting):
-                yield setting, listener(self._reactor, port, self._settings.backlog, factory)
+            with set_in(setting):
+                yield setting, self._listener(port, factory)
+
+    def _listener(self, port: str, factory: IProtocolFactory) -> PortListener | EndpointListener:
+        return listener(self._reactor, port, self._settings.backlog, factory)
 
     def _behind_balancers(self, factory: IProtocolFactory) -> IProtocolFactory:
         if not self._settings.proxy_protocol:
@@ -132,7 +135,7 @@ class GatewayService(service.MultiService):
     def bind(self) -> None:
         """Take the ports ahead of the start, where that can be done; ConfigError when one cannot be had."""
         for setting, one in self._listeners:
-            with _set_in(setting):
+            with set_in(setting):
                 one.bind()
 
     def privilegedStartService(self) -> None:
@@ -166,16 +169,10 @@ class GatewayService(service.MultiService):
             return
         if self._tls is not None:
             self._tls.log_certificate()
-        ports = (*self._settings.ports, *map(spelt_tls, self._settings.tls_ports))
-        log_event(self.log, Event.GATEWAY_STARTED, version=__version__, ports=ports)
+        log_started(self._settings)
 
     def _log_recovery(self, recovery: Recovery) -> None:
-        self._log_expired(recovery.expired)
-        for path in recovery.set_aside:
-            log_event(self.log, Event.PART_REFUSED, path=path)
-        found = dataclasses.asdict(recovery)
-        counts = {name: len(value) if isinstance(value, tuple) else value for name, value in found.items()}
-        log_event(self.log, Event.STORE_RECOVERED, data=str(self._settings.data), **counts)
+        log_recovery(self._settings, recovery)
 
     def stopService(self) -> Deferred[Any]:
         """Close the ports, park every session, drain the store; fires after `Settings.stop_timeout` at the latest."""
@@ -201,10 +198,13 @@ class GatewayService(service.MultiService):
         return self._factory.stop()
 
     def _stopped(self, stopped: Deferred[Any], late: IDelayedCall) -> None:
-        log_event(self.log, Event.GATEWAY_STOPPED)
+        self._log_stopped()
         if late.active():
             late.cancel()
             stopped.callback(None)
+
+    def _log_stopped(self) -> None:
+        log_event(self.log, Event.GATEWAY_STOPPED)
 
     def _stop_late(self, stopped: Deferred[Any]) -> None:
         """Wait for the disk no longer: what is not parked goes on from its last checkpoint."""
@@ -221,7 +221,7 @@ class GatewayService(service.MultiService):
 
     def _expire(self) -> None:
         """Have the store delete what is too old; not waited for, since a hung disk shall not end the rounds."""
-        self._worker.expire().addCallbacks(self._log_expired, self._expire_failed).addErrback(self._bug)
+        self._worker.expire().addCallbacks(log_expired, self._expire_failed).addErrback(self._bug)
 
     def _expire_failed(self, failure: Failure) -> None:
         failure.trap(StoreError)
@@ -231,21 +231,49 @@ class GatewayService(service.MultiService):
         """Have the store try a disk that failed; it says itself what comes of it."""
         self._worker.probe().addErrback(self._bug)
 
-    def _log_expired(self, expired: Iterable[Expired]) -> None:
-        for part in expired:
-            log_event(self.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
-
     def _bug(self, failure: Failure) -> None:
         self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
 
 
-def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
-    """A gateway with these settings; ConfigError when a port or certificate is wrong. Nothing is opened yet."""
-    worker = StoreWorker(
-        FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished),
+def log_started(settings: Settings) -> None:
+    """Say that cameras can come."""
+    ports = (*settings.ports, *map(spelt_tls, settings.tls_ports))
+    log_event(GatewayService.log, Event.GATEWAY_STARTED, version=__version__, ports=ports)
+
+
+def log_recovery(settings: Settings, recovery: Recovery) -> None:
+    """Say what was found in the data folder."""
+    log_expired(recovery.expired)
+    for path in recovery.set_aside:
+        log_event(GatewayService.log, Event.PART_REFUSED, path=path)
+    found = dataclasses.asdict(recovery)
+    counts = {name: len(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    log_event(GatewayService.log, Event.STORE_RECOVERED, data=str(settings.data), **counts)
+
+
+def log_expired(expired: Iterable[Expired]) -> None:
+    """Say which unfinished files were deleted for their age."""
+    for part in expired:
+        log_event(GatewayService.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
+
+
+def store_worker(settings: Settings, reactor: Any, share: Share | None = None) -> StoreWorker:
+    """The file store in threads, with these settings; ``share`` where several processes use the data folder."""
+    return StoreWorker(
+        FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished, share=share),
         call_in_reactor=reactor.callFromThread,
         threads=settings.store_threads,
         part_max_age_s=settings.part_max_age,
         pace=Pace(checkpoint_bytes=settings.checkpoint_bytes, checkpoint_interval_s=settings.checkpoint_interval),
     )
+
+
+def gateway_service(settings: Settings, reactor: Any) -> GatewayService:
+    """A gateway in one process, with these settings; ConfigError when a port or certificate is wrong.
+
+    Nothing is opened yet. To be several processes takes a process of the gateway's own, see `dsmgateway.tap`.
+    """
+    if settings.workers > 1:
+        raise ConfigError("a gateway within another program is one process", "workers")
+    worker = store_worker(settings, reactor)
     return GatewayService(settings, worker, CameraFactory(settings, worker, reactor), reactor)

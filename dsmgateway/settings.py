@@ -121,6 +121,12 @@ class Settings:
         "file data that the system gathers of a connection before the gateway looks (SO_RCVLOWAT), for 5s at most: 16 "
         "packets cost little more than one; 1B for each at once. Not with TLS or a trace",
     )
+    workers: int = _setting(
+        1,
+        count(32),
+        "processes that share the ports and the work, for a machine with several processors; each device belongs to "
+        "one of them",
+    )
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
 
     # Who may come in, and how much of it: dsmgateway.door. Each default lets any real device through many times over.

@@ -6,7 +6,6 @@ possible, before the process becomes a daemon, and is said in one line with a no
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 
 from dsmgateway import __version__, config
+from dsmgateway.collector import spare_the_collector
 from dsmgateway.config import Loaded
 from dsmgateway.descriptors import most_connections, raise_descriptor_limit
 from dsmgateway.errors import ConfigError, GatewayError
@@ -36,6 +36,7 @@ from dsmgateway.lookout import KnownFile
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
 from dsmgateway.settings import OPTIONS, Option
+from dsmgateway.workers.supervisor import SupervisorService
 
 txaio.use_twisted()
 
@@ -149,14 +150,17 @@ def makeService(options: Options) -> MultiService:
     loaded = options.loaded
     txaio.set_global_log_level(loaded.settings.log_level)
     with _said_in_one_line(loaded, "port"):
-        gateway = gateway_service(loaded.settings, reactor)
+        several = loaded.settings.workers > 1
+        gateway = SupervisorService(loaded.settings, reactor) if several else gateway_service(loaded.settings, reactor)
     return TwistdService(gateway, loaded, options.parent or {}, reactor)
 
 
 class TwistdService(MultiService):
     """A gateway together with what it needs from the twistd process it runs in."""
 
-    def __init__(self, gateway: GatewayService, loaded: Loaded, twistd: dict[str, Any], reactor: Any) -> None:
+    def __init__(
+        self, gateway: GatewayService | SupervisorService, loaded: Loaded, twistd: dict[str, Any], reactor: Any
+    ) -> None:
         """``twistd`` is what twistd itself was told: logfile, nodaemon, syslog, logger, pidfile."""
         super().__init__()
         self._gateway, self._loaded, self._twistd, self._reactor = gateway, loaded, twistd, reactor
@@ -202,7 +206,7 @@ class TwistdService(MultiService):
     def _take_descriptors(self) -> None:
         """Take as many open files as may be had: a camera that sends has a socket and a part file."""
         limit = raise_descriptor_limit()
-        cameras = most_connections(limit)
+        cameras = most_connections(limit) * self._loaded.settings.workers
         if cameras < _FEW_CAMERAS:
             log_event(txaio.make_logger(), Event.LIMIT_LOW, limit=limit, cameras=cameras)
 
@@ -254,12 +258,6 @@ class TwistdService(MultiService):
     def _stop(self) -> None:
         with suppress(ReactorNotRunning):  # a second signal may come before the first has stopped it
             self._reactor.stop()
-
-
-def spare_the_collector() -> None:
-    """Take all that has been loaded out of the garbage collector's rounds: it stays, and each look at it is a pause."""
-    gc.collect()
-    gc.freeze()
 
 
 def _is_terminal() -> bool:

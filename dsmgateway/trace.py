@@ -52,6 +52,14 @@ class Trace:
         except OSError as error:
             self._give_up(file, error)
 
+    def discard(self) -> None:
+        """Close the file and delete it: the connection is traced elsewhere, from its first byte."""
+        file = self._file
+        self.close()
+        if file is not None:
+            with contextlib.suppress(OSError):
+                Path(file.name).unlink()
+
     def _give_up(self, file: TextIO, error: OSError) -> None:
         self._file = None
         with contextlib.suppress(OSError):

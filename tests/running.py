@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 T = TypeVar("T")
 
 #: Warnings are errors in subprocesses too; Twisted itself leaves one file open at the end.
@@ -28,6 +30,10 @@ _TWISTD_COMMAND = (*PYTHON, "-c", "from twisted.scripts.twistd import run; run()
 
 Row = dict[str, Any]
 
+#: With how many worker processes every gateway runs that does not say it itself; empty: one process.
+WORKERS = os.environ.get("DSMGATEWAY_TEST_WORKERS", "")
+#: Of a test that looks into the gateway's one process, or counts what each of several does by itself.
+one_process = pytest.mark.one_process
 
 #: Below those that the kernel gives to outgoing connections, which would come between asking for one and listening.
 #: Each process that runs tests has some of its own, and begins anywhere in them.
@@ -62,6 +68,19 @@ def eventually(what: str, ask: Callable[[], T | None], within_s: float = 20) -> 
     return answer
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def has_gone(pid: int) -> bool:
+    """Whether there is no such process, or nobody has asked yet how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class RunningGateway:
     """``twistd dsmgateway`` in the foreground, on a port of its own, logging JSON to a file.
 
@@ -88,6 +107,7 @@ class RunningGateway:
             f"--port=tcp:{self.port}:interface=127.0.0.1:backlog=1024",
             f"--data={self.data}",
             "--log-format=json",
+            *([f"--workers={WORKERS}"] if WORKERS and not any(one.startswith("--workers") for one in options) else []),
             *options,
         ]
         self.process: subprocess.Popen[bytes] | None = None
@@ -120,19 +140,29 @@ class RunningGateway:
         return self.process.wait(within_s)
 
     def kill(self) -> None:
-        """Send SIGKILL and wait until it is gone."""
+        """Send SIGKILL to all its processes and wait until they are gone."""
         assert self.process is not None
         if self.process.poll() is None:
+            workers = children(self.pid) if self.has_workers else []
             self._signal(signal.SIGKILL)
+            for worker in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+            eventually("the workers are gone", lambda: all(map(has_gone, workers)))
         self.process.wait(10)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether it runs as several processes."""
+        return any(one.startswith("--workers") for one in self.command)
 
     @property
     def pid(self) -> int:
         """The process of the gateway itself, also where it runs under another program (strace)."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        traced = self.command[0].endswith("strace") and children
-        return int(children[0]) if traced else self.process.pid
+        if not self.command[0].endswith("strace"):
+            return self.process.pid
+        return next(iter(children(self.process.pid)), self.process.pid)
 
     def _signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -227,3 +227,16 @@ def test_what_is_counted_is_never_negative_and_bounded(steps: list[tuple[str, in
             assert min(quota.delivered(imei, 5)) >= 0
             assert quota.delivered(imei, 5) >= (size_bytes, files)
             assert len(quota) <= 3
+
+
+def test_connections_elsewhere_count_in_all_and_those_here_are_told() -> None:
+    crowd, told = Crowd(LIMITS, 0), []
+    crowd.tell = told.append
+    fill(crowd, A, B)
+    crowd.left(A)
+    assert told == [1, 2, 1]
+    crowd.elsewhere = lambda: 3
+    assert crowd.refusal(FAR, 0) is None
+    crowd.elsewhere = lambda: 4
+    assert crowd.refusal(FAR, 0) == Hit("max-connections", 5)
+    assert crowd.crowded(FAR) is None

@@ -23,6 +23,7 @@ from running import (
     environment,
     eventually,
     free_port,
+    one_process,
     running_gateway,
 )
 
@@ -62,6 +63,7 @@ def delivers(gateway: RunningGateway, picture: Picture, source: str = A) -> None
 # -- devices
 
 
+@one_process
 def test_known_devices_come_in_and_the_list_can_change_while_it_runs(tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
     known.write_text(f"# the fleet\n{IMEI} Bus 12\n")
@@ -92,6 +94,7 @@ def test_known_devices_come_in_and_the_list_can_change_while_it_runs(tmp_path: P
         assert gateway.stop() == 0
 
 
+@one_process
 def test_unknown_devices_are_listed_approved_and_blocked_while_the_gateway_runs(tmp_path: Path) -> None:
     with running_gateway(tmp_path, "--admission=approve") as gateway:
         assert devices(gateway) == []
@@ -122,6 +125,7 @@ def test_unknown_devices_are_listed_approved_and_blocked_while_the_gateway_runs(
         delivers(gateway, Picture(content(3000), path=b"dsm/picture/251102/081602.jpg"))
 
 
+@one_process
 def test_invented_devices_fill_neither_the_disk_nor_the_log(tmp_path: Path) -> None:
     with running_gateway(tmp_path, "--admission=approve", "--max-unknown-devices=20") as gateway:
         for number in range(200):
@@ -183,6 +187,7 @@ def connect(port: int, source: str) -> socket.socket:
     return connection
 
 
+@one_process
 def test_one_address_cannot_take_the_place_of_others(tmp_path: Path) -> None:
     options = ("--max-connections-per-address=3", "--init-timeout=60")
     with running_gateway(tmp_path, *options) as gateway, ExitStack() as stack:

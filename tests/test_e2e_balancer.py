@@ -21,6 +21,7 @@ from running import (
     checked,
     eventually,
     free_port,
+    one_process,
     running_gateway,
     simulated,
 )
@@ -168,6 +169,7 @@ def test_a_camera_that_half_closes_under_tls_is_parked(tmp_path: Path) -> None:
         assert not gateway.troubles()
 
 
+@one_process
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_limits_by_address_count_the_address_in_the_header(tmp_path: Path, tls: bool) -> None:
     with proxied_gateway(tmp_path, "--max-connections-per-address=1") as (gateway, tls_port):

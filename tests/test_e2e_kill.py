@@ -14,7 +14,7 @@ from account import Account
 from conftest import content
 from faults import traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
-from running import RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually
+from running import RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually, one_process
 
 from dsmgateway.crc import crc16
 
@@ -87,6 +87,7 @@ STEPS = [
 ]
 
 
+@one_process
 @pytest.mark.parametrize(("calls", "path", "recoveries"), STEPS)
 @pytest.mark.parametrize("states_crc", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no-crc", "crc"])
 def test_killed_in_the_middle_of_a_finish(

@@ -573,3 +573,11 @@ def test_imei_of_the_tests_is_a_real_one() -> None:
     digits = [int(digit) for digit in str(IMEI)]
     doubled = [digit if place % 2 == 0 else digit * 2 for place, digit in enumerate(digits)]
     assert sum(sum(divmod(digit, 10)) for digit in doubled) % 10 == 0
+
+
+def test_what_is_not_yet_an_event_can_be_had() -> None:
+    """All of it, to be decoded elsewhere."""
+    decoder = DeviceDecoder()
+    decoder.feed(init().encode() + b"\x00\x0d\x00")
+    decoder.next_event()
+    assert (decoder.buffered, decoder.buffered_bytes) == (b"\x00\x0d\x00", 3)

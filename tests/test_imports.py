@@ -41,7 +41,7 @@ ADMISSION = {
 #: What makes copies of stored files, in a process of its own: no module of the gateway may come to need it.
 EXPORT = {"h265", "ffmpeg", "export_command"}
 #: The daemon's wiring, and command lines: who else names the reactor cannot be tested without it.
-REACTOR = {"tap", "cli", "simulator.command", "simulator.demo"}
+REACTOR = {"tap", "cli", "workers.child", "simulator.command", "simulator.demo"}
 
 
 def sources() -> dict[str, ast.Module]:

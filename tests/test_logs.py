@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from dsmgateway.events import Event, log_event
-from dsmgateway.logs import FORMATTERS, LineObserver, json_line, text_line
+from dsmgateway.logs import FORMATTERS, LINE, LineObserver, json_line, text_line
 
 txaio.use_twisted()
 
@@ -172,3 +172,25 @@ class ObserverTests(SynchronousTestCase):
         stream = io.TextIOWrapper(raw, encoding="ascii")
         LineObserver(stream, "text", "info")(event(driver="Ž"))
         self.assertEqual(raw.getvalue().decode(), "2026-11-22T12:16:38Z info file.stored driver=\\u017d\n")
+
+
+def test_a_line_of_one_of_several_processes_says_which() -> None:
+    """At the end of its line, where no field can be taken for it."""
+    for log_format in ("text", "json"):
+        stream = io.StringIO()
+        observer = LineObserver(stream, log_format, "info", 3)
+        observer(event(path="x worker=9"))
+        observer(foreign("oh", log_failure=failure()))
+        lines = stream.getvalue().splitlines()
+        if log_format == "json":
+            assert [json.loads(line)["worker"] for line in lines] == [3, 3]
+        else:
+            assert lines[0].endswith(' path="x worker=9" worker=3')
+            assert lines[1].endswith(" oh worker=3") and lines[2].startswith("    Traceback")
+
+
+def test_a_line_of_another_process_goes_into_the_log_as_it_is() -> None:
+    """Whatever this one would write: its level was looked at there."""
+    stream = io.StringIO()
+    LineObserver(stream, "json", "critical")({"log_level": LogLevel.debug, LINE: "a line\n    and more\n"})
+    assert stream.getvalue() == "a line\n    and more\n"

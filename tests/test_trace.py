@@ -108,3 +108,13 @@ def test_closed_twice(tmp_path: Path) -> None:
     trace.close()
     trace.write("device", b"late")
     assert the_file(tmp_path).read_text() == ""
+
+
+def test_what_is_traced_elsewhere_is_not_kept(tmp_path: Path) -> None:
+    """And one that could not be written has nothing to delete."""
+    trace = Trace(tmp_path, "peer", ticking(0.0, 1.0), pytest.fail)
+    trace.write("device", b"a")
+    trace.discard()
+    trace.write("device", b"late")
+    trace.discard()
+    assert list(tmp_path.iterdir()) == []

@@ -85,6 +85,20 @@ def test_the_unit_receives_and_stores_without_any_privilege(machine: Machine) ->
     assert modes == {0o640} and (machine.var / DATA).parent.stat().st_mode & 0o7777 == 0o750
 
 
+def test_the_unit_runs_several_processes(machine: Machine) -> None:
+    """With nothing allowed besides; and one stop ends all of them in good order."""
+    machine.write("dsmgateway.toml", SETTINGS + "workers = 2\n")
+    start(machine)
+    for number in range(8):
+        deliver(machine, Picture(content(9_000, number), imei=IMEI + number))
+    machine.inside("systemctl", "reload", "dsmgateway")
+    stop(machine)
+    rows = [json.loads(line) for line in machine.log().splitlines() if line.startswith("{")]
+    assert {row["worker"] for row in rows if row["event"] == "file.stored"} == {0, 1}
+    assert [row["event"] for row in rows if row["event"].startswith("worker.")] == ["worker.started"] * 2
+    assert [row.state for row in check(machine.var / DATA)] == [State.OK] * 8
+
+
 #: What somebody would try who has taken the gateway over; each line is one attempt, by its name.
 _ATTEMPTS = """
 import ctypes, json, mmap, os, resource, socket, subprocess

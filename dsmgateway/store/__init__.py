@@ -6,6 +6,7 @@ What the rest of the gateway uses is named here; how it works is told in `part` 
 
 from dsmgateway.store.check import Checked, Kind, State, check
 from dsmgateway.store.files import Disk
+from dsmgateway.store.share import Share
 from dsmgateway.store.store import Answer, FileStore
 from dsmgateway.store.upload import OtherFile, Upload
 from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Recovery, Stored
@@ -26,6 +27,7 @@ __all__ = [
     "Offered",
     "OtherFile",
     "Recovery",
+    "Share",
     "State",
     "Stored",
     "Upload",

@@ -73,7 +73,7 @@ def check(folder: Path, disk: Disk | None = None) -> Iterator[Checked]:
     """Yield a row for every file in the tree and every part, as they are read."""
     reader = disk or Disk()
     for path in tree(folder, reader):
-        if path != f"{MEDIA}/{PROBE}":
+        if not path.startswith(f"{MEDIA}/{PROBE}"):
             yield from _looked_at(partial(_media if is_final_path(path) else _beside, folder, path, reader))
     for name in reader.names(folder / SPOOL):
         if name.endswith(".part"):

@@ -2,7 +2,8 @@
 
 WAL and synchronous=FULL, because with NORMAL a power cut takes recent commits; a batch is one transaction. One
 connection writes and another one reads, each behind a lock of its own: what is read is committed, and nobody waits for
-the commit of another thread to ask. It can be deleted at any time: it is rebuilt from the sidecars.
+the commit of another thread to ask. Several processes may have it open; they commit one after the other. It can be
+deleted at any time: it is rebuilt from the sidecars.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _CREATED = [(statement,) for statement in _SCHEMA[1:]]
 _COLUMNS = "path, imei, device_path, size, sha256, crc16, qualifier"
 _INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _SELECT = f"SELECT {_COLUMNS} FROM stored WHERE imei = ? AND device_path = ? AND size = ? ORDER BY path"
+
+#: Seconds to wait for the commits of other processes: less than store-timeout, more than a slow disk takes for many.
+_BUSY_S = 60.0
 
 _Values = Sequence[str | bytes | int | None]
 _T = TypeVar("_T")
@@ -63,6 +67,10 @@ class Index:
             self._move_away()
         self._connect_both()
         return False
+
+    def join(self) -> None:
+        """Open a database that another process has opened, and found sound."""
+        self._connect_both()
 
     def rebuild(self, records: Iterable[Record]) -> int:
         """Replace the whole content in one transaction and return how many records there are."""
@@ -127,7 +135,13 @@ class Index:
 
     def _connect(self) -> sqlite3.Connection:
         connection = self._disk.run(
-            "open", self.path, sqlite3.connect, self.path, isolation_level=None, check_same_thread=False
+            "open",
+            self.path,
+            sqlite3.connect,
+            self.path,
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
         )
         connection.text_factory = _text
         try:

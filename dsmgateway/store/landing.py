@@ -45,13 +45,15 @@ class Landing:
 class Ground:
     """The data folder as the place where files land."""
 
-    def __init__(self, folder: Path, disk: Disk, spool: Spool, index: Index) -> None:
+    def __init__(self, folder: Path, disk: Disk, spool: Spool, index: Index, probe: str = PROBE) -> None:
+        """``probe`` is the name of what is written to see whether files can land, of this process alone."""
         self.folder = folder
         self.disk = disk
         self.spool = spool
         self.index = index
         self.folders = Folders(str(folder / MEDIA), disk)
         self._prefix = f"{folder}/"
+        self._probe = probe
 
     def path(self, relative: str) -> str:
         """Return the whole path of a file that is told relative to the data folder."""
@@ -62,7 +64,7 @@ class Ground:
 
         Done again when a volume has failed, so it writes as much as makes the system find a place for it.
         """
-        source, target = self.spool.folder / PROBE, self.folder / MEDIA / PROBE
+        source, target = self.spool.folder / self._probe, self.folder / MEDIA / self._probe
         self._clear(source, target)
         try:
             descriptor = self.disk.create(source)

@@ -15,7 +15,7 @@ SPOOL = "spool"
 INDEX = "index.sqlite3"
 #: Whoever holds the lock on this file uses the data folder.
 LOCK = "lock"
-#: A file that a starting gateway has in both folders for a moment.
+#: How the name of a file begins that a starting gateway has in both folders for a moment.
 PROBE = ".probe"
 _FINAL = re.compile(
     r"media/[0-9]{15}/[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{8}T[0-9]{9}Z_[A-Za-z0-9-]{1,40}_[0-9a-f]{8}\.[a-z0-9]{1,8}"

@@ -1,7 +1,8 @@
 """What other programs can see of a running gateway's disk: signs that cost no write, which a bad disk would not take.
 
 Each is a byte of the lock file. The gateway has a POSIX lock on it for as long as the sign holds; the kernel drops it
-with the gateway.
+with the gateway. Where several processes use one data folder, each can show the same sign. They also keep out of each
+other's way by such locks, see `keep_out`.
 """
 
 from __future__ import annotations
@@ -28,11 +29,27 @@ class Sign(enum.Enum):
     FULL = 2
 
 
+#: The byte that a process locks while it finds out whether a file fits.
+ADMITTING = 3
+#: The byte of the first of several processes: whoever has the lock on it uses the folder under this number.
+FIRST_PROCESS = 16
+
+
 def show(descriptor: int, sign: Sign, *, holds: bool) -> None:
     """Show a sign, or that it holds no longer, on the lock file that is open for writing at ``descriptor``."""
     # A kernel that has no lock to give costs a word in what `dsmgateway check` says.
     with suppress(OSError):
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if holds else fcntl.LOCK_UN, 1, sign.value)
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB if holds else fcntl.LOCK_UN, 1, sign.value)
+
+
+def keep_out(descriptor: int, byte: int) -> None:
+    """Lock a byte, once no other process has it; raises `OSError`. Threads of one process are not kept out."""
+    fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, byte)
+
+
+def let_in(descriptor: int, byte: int) -> None:
+    """Unlock it."""
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
 
 
 def shown(folder: Path) -> frozenset[Sign]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk, StrPath
+from dsmgateway.store.tally import Tally
 from dsmgateway.store.values import Dropped
 
 #: What a part must hold to be kept where there are too many: with so much, a full disk comes before too many files.
@@ -40,19 +41,34 @@ class Spool:
     thread does it, and must not block.
     """
 
-    def __init__(self, folder: Path, disk: Disk, max_parts: int, dropped: Callable[[Dropped], object]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        max_parts: int,
+        dropped: Callable[[Dropped], object],
+        parts: Tally | None = None,
+    ) -> None:
         self.folder = folder
         self.aside = folder / "aside"
-        self.parts = 0
+        self._parts = parts or Tally()
         self._prefix = f"{folder}/"
         #: By what follows the key in a name, the keys of which there may be such a file; empty before the list is made.
         self._named: dict[str, set[str]] = {}
         self._disk = disk
         self._max_parts = max_parts
         self._dropped = dropped
-        self._counting = threading.Lock()
         self._listing = threading.Lock()
         self._tainted: set[str] = set()
+
+    @property
+    def parts(self) -> int:
+        """How many there are, those of other processes too."""
+        return self._parts.total
+
+    @parts.setter
+    def parts(self, count: int) -> None:
+        self._parts.set(count)
 
     def part(self, key: str) -> str:
         """Return the path of the bytes received so far."""
@@ -83,20 +99,20 @@ class Spool:
         self._names()[kind].add(key)
         descriptor = self._disk.create(f"{self._prefix}{key}{kind}")
         if kind == PART:
-            self._count(1)
+            self._parts.add(1)
         return descriptor
 
     def give(self, key: str, target: StrPath) -> None:
         """Move a part out of the spool, to where nothing is."""
         self._disk.rename(self.part(key), target)
         self._names()[PART].discard(key)
-        self._count(-1)
+        self._parts.add(-1)
 
     def take_back(self, source: StrPath, key: str) -> None:
         """Make a part of a file again."""
         self._names()[PART].add(key)
         self._disk.rename(source, self.part(key))
-        self._count(1)
+        self._parts.add(1)
 
     def clear(self, key: str, kind: str) -> None:
         """Delete the file of this kind, if it is there."""
@@ -105,7 +121,7 @@ class Spool:
         was_there = self._disk.unlink(f"{self._prefix}{key}{kind}")
         self._names()[kind].discard(key)
         if was_there and kind == PART:
-            self._count(-1)
+            self._parts.add(-1)
 
     def discard(self, key: str) -> None:
         """Delete journal and part; a later offer with this key begins at 0 on a new inode."""
@@ -119,7 +135,7 @@ class Spool:
         if path.parent == self.folder:
             self._names()[JOURNAL].discard(path.stem)
             self._names()[PART].discard(path.stem)
-            self._count(-was_there)
+            self._parts.add(-was_there)
         return was_there
 
     def has_place(self, held_bytes: int) -> bool:
@@ -157,7 +173,7 @@ class Spool:
         with suppress(StoreError):
             self.move_aside(Path(self.part(key)))
             self._names()[PART].discard(key)
-            self._count(-1)
+            self._parts.add(-1)
             self._tainted.discard(key)
             self.clear_aside()
 
@@ -197,7 +213,3 @@ class Spool:
                         kind: {key for key, suffix in names if suffix == kind} for kind in (PART, JOURNAL, SIDECAR)
                     }
         return self._named
-
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self.parts += change

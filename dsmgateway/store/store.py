@@ -10,8 +10,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from dsmgateway.store.comparison import Comparison
 from dsmgateway.store.files import Disk, lacks_room
 from dsmgateway.store.index import Index
 from dsmgateway.store.landing import Ground, Landing
-from dsmgateway.store.naming import INDEX, LOCK, MEDIA, SPOOL, final_path, folder_of, iso_time, sidecar_path
+from dsmgateway.store.naming import INDEX, LOCK, MEDIA, PROBE, SPOOL, final_path, folder_of, iso_time, sidecar_path
 from dsmgateway.store.part import PartUpload, Room, open_part
 from dsmgateway.store.recovery import Restart, expire, read_record
+from dsmgateway.store.share import Share
 from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
-from dsmgateway.store.signs import Sign, show
+from dsmgateway.store.signs import ADMITTING, FIRST_PROCESS, Sign, keep_out, let_in, show
 from dsmgateway.store.spool import PART, SIDECAR, Spool
 from dsmgateway.store.upload import Ended, Upload
 from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Record, Recovery, Stored, are_compatible
@@ -50,6 +51,7 @@ class FileStore:
         min_free_bytes: int = 0,
         max_parts: int = sys.maxsize,
         clock: Callable[[], float] = time.monotonic,
+        share: Share | None = None,
     ) -> None:
         """Touch nothing yet, but see through symbolic links in ``folder``.
 
@@ -57,6 +59,7 @@ class FileStore:
         this store alone; an offer is refused when what it and the open uploads still need would leave less than
         ``min_free_bytes`` free; above ``max_parts`` unfinished files the short ones are not kept. ``volume`` says
         whether the disk is failing; ``dropped`` is told what is not kept, by any thread, and must not block.
+        With ``share`` other processes use the folder too, for other devices, and one has started and lent it (`lend`).
         """
         self._folder = folder = Path(os.path.realpath(folder))
         self._now = now
@@ -64,10 +67,16 @@ class FileStore:
         self.volume = Volume(clock, partial(self._show, Sign.FAILING))
         self._disk.unsound = self.volume.failed
         self.dropped: Callable[[Dropped], object] = lambda part: None
-        self._spool = Spool(folder / SPOOL, self._disk, max_parts, lambda part: self.dropped(part))
+        self._share = share
+        parts, needed = (share.parts, share.needed_bytes) if share else (None, None)
+        self._spool = Spool(folder / SPOOL, self._disk, max_parts, lambda part: self.dropped(part), parts)
         self._index = Index(folder / INDEX, self._disk)
-        self._ground = Ground(folder, self._disk, self._spool, self._index)
-        self._space = Space(self._disk, self._spool.folder, min_free_bytes, partial(self._show, Sign.FULL), clock)
+        probe = PROBE if share is None else f"{PROBE}-{share.number}"
+        self._ground = Ground(folder, self._disk, self._spool, self._index, probe)
+        show_full = partial(self._show, Sign.FULL)
+        self._space = Space(
+            self._disk, self._spool.folder, min_free_bytes, show_full, clock, needed, self._others_kept_out
+        )
         self._room = Room(self._disk, self._spool, self._space.release, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
@@ -79,6 +88,8 @@ class FileStore:
         Raises `StoreError`, among other reasons because another gateway uses the folder; the store is then stopped.
         """
         try:
+            if self._share is not None:
+                return self._join(self._share)
             self._make_folders()
             sound = self._index.open()
             self._disk.sync_folder(self._folder)
@@ -87,6 +98,16 @@ class FileStore:
             with suppress(StoreError):
                 self.stop()
             raise
+
+    def lend(self) -> int:
+        """After `start`, leave the folder to other processes: return the lock's descriptor, which is held until `stop`.
+
+        The index is closed, and nothing of the store may be used any more but `stop`.
+        """
+        if self._locked is None:
+            raise StoreError(f"lend {self._folder}: the store is not running")
+        self._index.close()
+        return self._locked
 
     def open(self, offered: Offered, peer: str, *, compare: bool = True) -> Upload:
         """Begin or take up the reception of an offered file from ``peer``.
@@ -152,6 +173,29 @@ class FileStore:
             if self._locked is not None:
                 descriptor, self._locked = self._locked, None
                 self._disk.close(self._folder / LOCK, descriptor)
+
+    def _join(self, share: Share) -> Recovery:
+        """Be one of several processes. What an earlier one of this number left is dealt with when it is offered again.
+
+        What that one had reserved is given back; its parts are still there.
+        """
+        self._locked = share.lock
+        self._disk.run("lock", self._folder / LOCK, keep_out, share.lock, FIRST_PROCESS + share.number)
+        share.needed_bytes.set(0)
+        self._index.join()
+        return Recovery(parts=self._spool.parts)
+
+    @contextmanager
+    def _others_kept_out(self) -> Iterator[None]:
+        """Let no other process find out meanwhile whether a file fits, so that not two take the same room."""
+        if self._share is None:
+            yield
+            return
+        self._disk.run("lock", self._folder / LOCK, keep_out, self._share.lock, ADMITTING)
+        try:
+            yield
+        finally:
+            self._disk.run("unlock", self._folder / LOCK, let_in, self._share.lock, ADMITTING)
 
     def _show(self, sign: Sign, holds: bool) -> None:
         if self._locked is not None:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.files import Disk
+from dsmgateway.store.tally import Tally
 from dsmgateway.store.values import Offered
 
 #: What must be left of the files (inodes) that the file system can make: one that is taken needs up to four at a time,
@@ -129,12 +131,16 @@ class Space:
         min_free_bytes: int,
         show: Callable[[bool], object],
         clock: Callable[[], float],
+        needed: Tally | None = None,
+        alone: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """``show`` is told whether the last file that was offered was one too many, at each change.
 
-        ``clock`` gives seconds that never go back.
+        ``clock`` gives seconds that never go back; ``needed`` counts what files under way need, where other processes
+        have some, too; ``alone`` keeps these out.
         """
-        self.needed_bytes = 0
+        self._needed = needed or Tally()
+        self._alone = alone
         self._clock = clock
         self._asked: tuple[float, int, int | None] | None = None
         self._show = show
@@ -145,6 +151,11 @@ class Space:
         self._lock = threading.Lock()
         #: Two files are not admitted into the same room, nor both refused for the room of one.
         self._admitting = threading.Lock()
+
+    @property
+    def needed_bytes(self) -> int:
+        """What files under way still need, those of other processes too."""
+        return self._needed.total
 
     def require(self, offered: Offered, missing_bytes: int) -> None:
         """Raise `NoRoom` unless so many bytes fit, or `StoreError` if that cannot be found out; reserve nothing.
@@ -168,15 +179,14 @@ class Space:
 
     def reserve(self, offered: Offered, missing_bytes: int) -> None:
         """Do as `require` does, and count the bytes as needed if they fit."""
-        with self._admitting:
+        with self._admitting, self._alone():
             self.require(offered, missing_bytes)
             self.release(-missing_bytes)
             self._found_full(False)
 
     def release(self, count_bytes: int) -> None:
         """Count so many bytes as needed no longer: they were written, or will not come; below 0 they are again."""
-        with self._lock:
-            self.needed_bytes -= count_bytes
+        self._needed.add(-count_bytes)
 
     def _free(self, taken_bytes: int) -> tuple[int, int | None]:
         """Return how many bytes and files are free; where there is plenty, as it was a moment ago."""

@@ -1,0 +1,65 @@
+"""What the supervisor and a worker process say to each other on the socket between them.
+
+First the supervisor says all that the process needs to know (`Boot`), then either side says words, one a line. The end
+of the socket is the end of the other side. Only processes of one gateway talk so, of the same program.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from dataclasses import dataclass
+
+from dsmgateway.settings import Settings
+
+#: What the supervisor says: read anew what can be; end in good order.
+RELOAD, STOP = "reload", "stop"
+#: What a worker process says: its ports are open; it cannot start, and why.
+READY, FAILED = "ready", "failed"
+#: Numbers that all processes count together, by their rows in the memory that they share.
+CONNECTIONS, NEEDED_BYTES, PARTS = range(3)
+COUNTED = 3
+
+_LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Everything a worker process needs; numbers of descriptors are those that it inherits.
+
+    ``ports`` has a listening socket for each port of the settings, plain ones first; ``outboxes`` one a process.
+    """
+
+    number: int
+    settings: Settings
+    lock: int
+    memory: int
+    inbox: int
+    outboxes: tuple[int, ...]
+    ports: tuple[int, ...]
+    log: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that is inherited."""
+        return (self.lock, self.memory, self.inbox, *self.outboxes, *self.ports, self.log)
+
+    def encode(self) -> bytes:
+        """Return the message."""
+        pickled = pickle.dumps(self)
+        return _LENGTH.pack(len(pickled)) + pickled
+
+
+def receive_boot(control: socket.socket) -> Boot | None:
+    """Wait for the message; None when the supervisor has gone."""
+    head = control.recv(_LENGTH.size, socket.MSG_WAITALL)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    pickled = control.recv(length, socket.MSG_WAITALL)
+    if len(pickled) < length:
+        return None
+    boot = pickle.loads(pickled)
+    assert isinstance(boot, Boot)
+    return boot
