@@ -100,9 +100,12 @@ def _curve(points: list[Row]) -> Iterator[str]:
         places = [(x(cameras), _y(cost, most)) for cameras, cost in line]
         path = "L".join(f"{left:.1f} {top:.1f}" for left, top in places)
         yield f'<path class="line" stroke="{INKS[kind]}" d="M{path}"/>'
-        for (left, top), (_, cost) in zip(places, line, strict=True):
+        other = costs[KINDS[1 - KINDS.index(kind)]]
+        for number, ((left, top), (_, cost)) in enumerate(zip(places, line, strict=True)):
             yield f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3.5" fill="{INKS[kind]}"/>'
-            yield _text(left, top - 9, f"{cost:.1f}", "small", "middle")
+            label = top - 9 if cost >= other[number][1] else top + 18
+            if label < BOTTOM - 3:  # the table has it anyway
+                yield _text(left, label, f"{cost:.1f}", "small", "middle")
 
 
 def _bars(found: Row) -> Iterator[str]:

@@ -84,9 +84,11 @@ class Process:
         self.tell(what)
         return self.hear()
 
-    def close(self) -> None:
-        """Wait for its end, which the end of its stdin brings about; kill it if that takes too long."""
+    def close(self, at_once: bool = False) -> None:
+        """Wait for its end, which the end of its stdin brings about; kill it if that takes too long, or ``at_once``."""
         assert self._process.stdin is not None and self._process.stdout is not None
+        if at_once:
+            self._process.kill()
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -141,7 +143,7 @@ class Load:
 
     def __exit__(self, *failure: object) -> None:
         for one in self._processes:
-            one.close()
+            one.close(at_once=failure[0] is not None)
 
     def go(self) -> None:
         """Let the cameras begin."""

@@ -53,7 +53,7 @@ class Table:
     title: str
     words: str
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 # -- figures
@@ -61,7 +61,7 @@ class Table:
 
 def values(workload: Row, kind: str, *names: str) -> list[float]:
     """Return a figure of each run of a kind; ``names`` lead to it, and a run that lacks it is left out."""
-    found = []
+    found: list[float] = []
     for run in workload["kinds"].get(kind, ()):
         value: Any = run
         for name in names:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ def main() -> int:
     for name in names:
         if name not in WORKLOADS:
             parser.error(f"no workload is called {name!r}; there are {', '.join(WORKLOADS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
     raise_hard_limit()
     raise_descriptor_limit()
     given.folder.mkdir(parents=True, exist_ok=True)
