@@ -246,7 +246,9 @@ def whole_results(**others: Any) -> dict[str, Any]:
         "B": kinds_of([10], [20]),
         "C": kinds_of([10], [20]),
         "D": kinds_of([10], [7]),
-        "curve": {"points": [{"cameras": count, **kinds_of([10], [cost])} for count, cost in ((100, 10), (400, 10))]},
+        "curve": {
+            "points": [{"cameras": count, **kinds_of([10], [cost])} for count, cost in ((100, 10), (20_000, 10))]
+        },
         "live": {"kinds": {kind: [run_of(1, **delays)] for kind in ("sink", "gateway")}},
         "storm": {"kinds": {kind: [run_of(1, **storm)] for kind in ("sink", "gateway")}},
         "hostile": {"kinds": {"gateway": [run_of(70)]}},
@@ -254,7 +256,7 @@ def whole_results(**others: Any) -> dict[str, Any]:
         "durable": {"runs": [durable]},
         "workers": {"workers": {"1": [{"files": 100, "load_s": 2.0}], "2": [{"files": 100, "load_s": 1.0}]}},
     }
-    found["curve"]["points"][1]["kinds"]["gateway"] = [run_of(50)]  # 5 s of 400 cameras: 1.25 times 1 s of 100
+    found["curve"]["points"][1]["kinds"]["gateway"] = [run_of(2500)]  # 250 s of 20,000 cameras: 1.25 times 1 s of 100
     return results_of(**{**found, **others})
 
 
@@ -332,6 +334,12 @@ def test_a_goal_that_the_disk_does_not_give_is_not_judged(bench: Any) -> None:
     assert (verdict.met, verdict.found) == (None, "300; the disk alone 900")
 
 
+def test_a_curve_that_ends_early_is_not_called_flat(bench: Any) -> None:
+    points = [{"cameras": count, **kinds_of([10], [cost])} for count, cost in ((100, 10), (9_968, 10))]
+    verdict = bench.report.verdicts(whole_results(curve={"points": points}))[-1]
+    assert (verdict.met, verdict.found) == (None, "1.00, up to 9,968")
+
+
 def test_what_was_not_measured_is_said_to_be_so(bench: Any) -> None:
     verdicts = bench.report.verdicts(results_of())
     assert {(one.found, one.met) for one in verdicts} == {("not measured", None)}
@@ -344,6 +352,14 @@ def test_a_generator_that_was_late_is_told_of(bench: Any) -> None:
     (words,) = bench.report.lateness(results)
     assert words.startswith("D, gateway: the generator used 40%")
     assert words in bench.report.page(results, "") and words in bench.report.text(results)
+
+
+def test_a_machine_that_was_not_quiet_is_told_of(bench: Any) -> None:
+    results = whole_results()
+    assert "not quiet" not in bench.report.page(results, "")
+    results["machine"]["others"] = 0.5
+    assert bench.report.page(results, "").count("not quiet") == 2
+    assert "other programs used 50% of its cores' time" in bench.report.text(results)
 
 
 def test_several_generators_are_one_in_the_report(bench: Any) -> None:
