@@ -27,8 +27,8 @@ _FORGET_THE_PEAK = "5"
 class Ticks:
     """How late the reactor is: delays of a timer of 5 ms, and the greatest interval between sweeps of 1 s."""
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._reactor, self._seconds = reactor, seconds
         self._due: float | None = None
         self._call: Any = None
         self._delays: list[float] = []
@@ -49,7 +49,7 @@ class Ticks:
 
     def swept(self) -> None:
         """Take note of a sweep."""
-        self._sweeps.append(time.monotonic())
+        self._sweeps.append(self._seconds())
 
     def report(self) -> dict[str, Any]:
         """Return what was seen since `start`; seconds."""
@@ -57,12 +57,12 @@ class Ticks:
         return {"delay_s": percentiles(self._delays), "sweep_interval_s": percentiles(intervals)}
 
     def _next(self) -> None:
-        self._due = time.monotonic() + TICK_S
+        self._due = self._seconds() + TICK_S
         self._call = self._reactor.callLater(TICK_S, self._tick)
 
     def _tick(self) -> None:
         assert self._due is not None
-        self._delays.append(max(0.0, time.monotonic() - self._due))
+        self._delays.append(max(0.0, self._seconds() - self._due))
         self._next()
 
 
@@ -70,6 +70,7 @@ class Control(LineReceiver):
     """The runner's end of the channel, as the server sees it."""
 
     delimiter = b"\n"
+    transport: Any
 
     def __init__(self, reactor: Any, about: Callable[[], dict[str, object]], stop: Callable[[], object]) -> None:
         """``about`` is said once, when the server is ready; ``stop`` ends it."""

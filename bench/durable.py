@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from files import File
+from footage import File
 from measuring import cpu_s
 from twisted.internet.defer import Deferred
 

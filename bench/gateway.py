@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from control import Control, serve_control
 from twisted.application.app import startApplication
@@ -50,7 +51,8 @@ def main() -> None:
 
     folder, port = Path(sys.argv[1]), free_port()
     options = Options()
-    options.parent = {**_TWISTD, "logfile": str(folder.parent / f"{folder.name}.log")}
+    twistd: Any = {**_TWISTD, "logfile": str(folder.parent / f"{folder.name}.log")}
+    options.parent = twistd
     options.parseOptions([f"--port={port}", f"--data={folder}", *RAISED, *sys.argv[2:]])
     service = makeService(options)
     application = Application("dsmgateway")

@@ -1,7 +1,7 @@
 """Cameras by the thousand in one process, as cheap as they can be: the load of the benchmark.
 
 They say what DSM cameras say, from INIT to the CLOSE after the last file, and obey RESUME wherever it comes. No
-Twisted: one epoll over non-blocking sockets, frames that are made once (see `files`) and go out one a call, and for
+Twisted: one epoll over non-blocking sockets, frames that are made once (see `footage`) and go out one a call, and for
 cameras with a rate a wheel of slots of about 1 ms, each camera in its own. The process measures itself: how late frames
 went out, and its CPU time.
 
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-import files
+import footage
 from measuring import cpu_s, percentiles
 
 from dsmgateway.descriptors import raise_descriptor_limit
@@ -69,9 +69,9 @@ class Job:
     #: How many cameras there are in all processes, for the phases.
     of: int = 0
 
-    def file(self, camera: int, number: int) -> files.File:
+    def file(self, camera: int, number: int) -> footage.File:
         """Return a camera's file."""
-        return files.File(camera, self.run, number, files.size_of(self.sizes, camera, number))
+        return footage.File(camera, self.run, number, footage.size_of(self.sizes, camera, number))
 
 
 def job_from(fields: dict[str, Any]) -> Job:
@@ -169,8 +169,8 @@ class Crowd:
     def _make_frames(self) -> None:
         """Have all frames made before anything is measured."""
         job = self.job
-        for size in {files.size_of(job.sizes, camera.id, number) for camera in self.cameras for number in range(64)}:
-            files.frames_from(size, 1, job.protocol)
+        for size in {footage.size_of(job.sizes, camera.id, number) for camera in self.cameras for number in range(64)}:
+            footage.frames_from(size, 1, job.protocol)
 
     # -- time
 
@@ -189,13 +189,13 @@ class Crowd:
                 states = Counter(camera.state.name for camera in self.cameras)
                 raise TimeoutError(f"not done after {self.job.within_s:g} s: {dict(states)}")
             for descriptor, events in self._epoll.poll(self._patience_s(now)):
-                camera = self._by_descriptor.get(descriptor)
-                if camera is not None:
-                    self._ready(camera, events)
+                ready = self._by_descriptor.get(descriptor)
+                if ready is not None:
+                    self._ready(ready, events)
             self._turn_wheel()
             eager, self._eager = self._eager, {}
-            for camera in eager:
-                self._send_pieces(camera)
+            for one in eager:
+                self._send_pieces(one)
             self._do_what_is_due()
 
     def _plan(self, when_s: float, camera: Camera | None) -> None:
@@ -214,11 +214,11 @@ class Crowd:
         for _ in range(20):
             if not self._agenda or self._agenda[0][0] > time.monotonic():
                 return
-            _, _, camera = heapq.heappop(self._agenda)
-            if camera is None:
+            _, _, who = heapq.heappop(self._agenda)
+            if who is None:
                 self._cut_all()
             else:
-                self._connect(camera)
+                self._connect(who)
 
     def _slot_due_s(self) -> float:
         return self._began_s + self._turn * self._slot_s
@@ -399,10 +399,10 @@ class Crowd:
         if more or camera.offered_s is not None:
             camera.offered_s = camera.offered_s or now
             camera.state = State.INTRODUCED
-            self._say(camera, files.init(job.file(camera.id, camera.number), job.protocol))
+            self._say(camera, footage.init(job.file(camera.id, camera.number), job.protocol))
         else:
             camera.state = State.FAREWELL
-            self._say(camera, files.init(camera.id, job.protocol))
+            self._say(camera, footage.init(camera.id, job.protocol))
 
     def _say(self, camera: Camera, data: bytes) -> None:
         camera.rest += data
@@ -421,11 +421,11 @@ class Crowd:
         file = self.job.file(camera.id, camera.number)
         match command:
             case 0x000C:
-                self._say(camera, files.path(file))
+                self._say(camera, footage.path(file))
             case 0x000A:
-                self._say(camera, files.metadata(self.job.protocol))
+                self._say(camera, footage.metadata(self.job.protocol))
             case 0x0008 if heard[4 : 4 + length] == file.path + b"\0":
-                self._say(camera, files.start(file))
+                self._say(camera, footage.start(file))
             case 0x0002 if camera.state is not State.FAREWELL:
                 self._resume(camera, file, int.from_bytes(heard[4:8], "big"))
             case 0x0000 if camera.state is State.FAREWELL:
@@ -438,7 +438,7 @@ class Crowd:
                 self._lost(camera)
         return 4 + length
 
-    def _resume(self, camera: Camera, file: files.File, offset: int) -> None:
+    def _resume(self, camera: Camera, file: footage.File, offset: int) -> None:
         """Say SYNC and go on from there."""
         if offset >= file.size or offset % PACKET_BYTES:
             self._wrong(camera, f"was asked for offset {offset} of {file.size}")
@@ -450,7 +450,7 @@ class Crowd:
         self._stop_sending(camera)
         camera.state, camera.pieces, camera.next = State.SENDING, self._pieces(file, packet), 0
         self._sending += 1
-        self._say(camera, files.sync(packet))
+        self._say(camera, footage.sync(packet))
         if camera.state is not State.SENDING:
             return
         if self.job.rate:
@@ -458,10 +458,10 @@ class Crowd:
         elif not camera.rest:
             self._eager[camera] = None
 
-    def _pieces(self, file: files.File, packet: int) -> Any:
-        frames = files.frames_from(file.size, max(packet, 1), self.job.protocol)
+    def _pieces(self, file: footage.File, packet: int) -> Any:
+        frames = footage.frames_from(file.size, max(packet, 1), self.job.protocol)
         if not packet:
-            frames = (files.first_frame(file, self.job.protocol), *frames)
+            frames = (footage.first_frame(file, self.job.protocol), *frames)
         return list(self._damaged(frames)) if self.job.damage else frames
 
     def _damaged(self, frames: tuple[bytes, ...]) -> Any:

@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from files import frames_bytes
+from footage import frames_bytes
 from processes import OTHER_CORES, SERVER_CORE, BenchError, Load, Process, Server
 from verify import Verifier, sent_files
 from workloads import WARM_UP, Way, Workload

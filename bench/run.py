@@ -50,24 +50,27 @@ def main() -> int:
     begin, disturbance = time.monotonic(), Disturbance()
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as folder:
         measurer = Measurer(Path(folder).resolve(), given.runs, lambda line: print(line, flush=True))
-        found, failures = {}, {}
+        found: dict[str, object] = {}
+        failures: dict[str, str] = {}
         for name in names:
             try:
-                found[name] = measurer.measure(quick(WORKLOADS[name]) if given.quick else WORKLOADS[name])
+                one = measurer.measure(quick(WORKLOADS[name]) if given.quick else WORKLOADS[name])
             except BenchError as error:
                 failures[name] = str(error)
                 print(f"{name} failed: {error}", flush=True)
-    results = {
-        "machine": {**machine, **disturbance.shares()},
-        "runs": given.runs,
-        "quick": given.quick,
-        "minutes": round((time.monotonic() - begin) / 60, 1),
-        "remarks": measurer.remarks,
-        "failures": failures,
-        "workloads": {name: one for name, one in found.items() if one is not None},
-    }
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+            else:
+                found |= {name: one} if one is not None else {}
+            results = {
+                "machine": {**machine, **disturbance.shares()},
+                "runs": given.runs,
+                "quick": given.quick,
+                "minutes": round((time.monotonic() - begin) / 60, 1),
+                "remarks": measurer.remarks,
+                "failures": failures,
+                "workloads": found,
+            }
+            if given.json:  # after each, so that what was measured is there whatever happens later
+                given.json.write_text(json.dumps(results, indent=1) + "\n")
     print(text(results))
     for name, failure in failures.items():
         print(f"bench: {name}: {failure}", file=sys.stderr)

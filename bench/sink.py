@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from control import serve_control
 from twisted.internet.protocol import Factory, Protocol
@@ -35,6 +35,8 @@ _BACKLOG = 4096
 
 class SinkProtocol(Protocol):
     """One connection."""
+
+    transport: Any
 
     def __init__(self, factory: SinkFactory) -> None:
         self.factory = factory
@@ -116,8 +118,9 @@ class SinkFactory(Factory):
 
 
 def main() -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as running
 
+    reactor: Any = running
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     raise_descriptor_limit()

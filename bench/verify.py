@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from files import File, size_of
+from footage import File, size_of
 from processes import BenchError
 
 

@@ -130,7 +130,7 @@ _SMALLER: dict[str, dict[str, Any]] = {
     "durable": {"count": 100, "files": 1},
     "workers": {"count": 20, "files": 2},
 }
-_SHORTER = {"curve": (20, 60), "live": (5,)}
+_SHORTER = {"curve": (20, 60), "live": (3,)}
 
 
 def quick(workload: Workload) -> Workload:
