@@ -35,8 +35,10 @@ class Pace:
 
     #: Bytes of an upload held back at most: a write of this size costs little more than one of a packet.
     hold_bytes: int = 16 * 1024
-    #: A piece of this size is not held back, nor is what came before it: most of what one read of a socket brings.
+    #: A piece of this size is not held back, nor is what came before it: most of what one read of a socket brings. Only
+    #: what waits in the same go is written with it, up to so many bytes.
     at_once_bytes: int = 8 * 1024
+    join_bytes: int = 256 * 1024
     #: Pieces held back at most: a device may send one byte at a time, and every piece costs memory of its own.
     hold_pieces: int = 64
     hold_s: float = 1.0
@@ -157,6 +159,8 @@ class Lane:
         self._clock = clock
         self._held: dict[Upload, _Held] = {}
         self._held_of: dict[str, dict[Upload, None]] = {}
+        #: Those that are written when the jobs at hand are done.
+        self._ready: dict[Upload, None] = {}
         self._dirty_since: dict[Upload, float] = {}
         #: No checkpoint is due by its time before this.
         self._rest_until_s = -math.inf
@@ -184,6 +188,9 @@ class Lane:
                     self._results.append((job, result_of(partial(self._store.expire, max_age_s))))
                 case Probe():
                     self._results.append((job, result_of(self._store.probe)))
+        for upload in self._ready:
+            self._write(upload)
+        self._ready.clear()
         if self._group and self._group_due_s <= self._clock():
             self._commit()
         self._tend()
@@ -212,7 +219,7 @@ class Lane:
         done = {job for job, _ in results}
         held: list[Job] = [job for waiting in self._held.values() for job in waiting.jobs]
         held += self._group
-        self._held, self._held_of, self._group = {}, {}, []
+        self._held, self._held_of, self._ready, self._group = {}, {}, {}, []
         for job in dict.fromkeys([*held, *jobs]):
             if job not in done:
                 if isinstance(job, Append | Finish | Park):
@@ -225,17 +232,16 @@ class Lane:
         if held is not None and held.end_bytes != job.offset_bytes:
             self._write(job.upload)
             held = None
-        is_large = len(job.data) >= self._pace.at_once_bytes
-        if held is None and is_large:
-            self._write_jobs(job.upload, [job])
-            return
         if held is None:
             held = self._held[job.upload] = _Held(self._clock())
             self._held_of.setdefault(job.upload.offered.imei, {})[job.upload] = None
         held.jobs.append(job)
         held.bytes_held += len(job.data)
+        if len(job.data) >= self._pace.at_once_bytes and held.bytes_held < self._pace.join_bytes:
+            self._ready[job.upload] = None
+            return
         is_enough = held.bytes_held >= self._pace.hold_bytes or len(held.jobs) >= self._pace.hold_pieces
-        if is_enough or is_large or not job.upload.is_open:
+        if is_enough or not job.upload.is_open:
             self._write(job.upload)
 
     def _finish(self, job: Finish) -> None:

@@ -100,7 +100,7 @@ def test_killed_in_the_middle_of_a_finish(
     """Killed at any step between the last byte and the acknowledgement: the file ends up whole, once, acknowledged."""
     body = content(40_000)
     picture = Picture(body, start_crc=crc16(body) if states_crc else 0)
-    gateway = RunningGateway(tmp_path)
+    gateway = RunningGateway(tmp_path, "--checkpoint-bytes=16KiB")
     try:
         gateway.start()
         options = ["-P", str(path(gateway.data, picture)), "-e", f"trace={calls}"]

@@ -218,6 +218,33 @@ class HoldTests(HandRun):
         self.assertEqual(len(self.ran("write")), 2)
         self.assertEqual(self.worker.backlog_bytes, 8 * 1024)
 
+    def test_a_large_piece_is_written_at_once_with_what_waits_beside_it(self) -> None:
+        """One write for each upload, and none left for later; a small piece after it is held back again."""
+        uploads = [self.opened(_offered(number, packets=100)) for number in range(2)]
+        self.ran()
+        for place in range(0, 40, 10):
+            for upload in uploads:
+                self.append(upload, place * 1024, PACKET * 10)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 2)
+        self.assertEqual([upload.position_bytes for upload in uploads], [40 * 1024] * 2)
+        self.append(uploads[0], 40 * 1024, PACKET)
+        self.step()
+        self.assertEqual(self.ran("write"), [])
+        self.append(uploads[0], 41 * 1024, PACKET * 10)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 1)
+        self.assertEqual(self.worker.backlog_bytes, 0)
+
+    def test_large_pieces_are_joined_up_to_256_kib(self) -> None:
+        """Half a mebibyte that waits is two writes."""
+        upload = self.opened(_offered(packets=600))
+        self.ran()
+        for place in range(0, 512, 16):
+            self.append(upload, place * 1024, PACKET * 16)
+        self.step()
+        self.assertEqual(len(self.ran("write")), 2)
+
     def test_many_tiny_pieces_are_written_before_they_become_a_burden(self) -> None:
         """One byte at a time costs a write every 64."""
         upload = self.opened(_offered())
