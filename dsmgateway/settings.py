@@ -101,7 +101,7 @@ class Settings:
         1 << 20, SIZE, "at most this much of a file has to be sent again after a crash or a power cut"
     )
     checkpoint_interval: float = _setting(
-        5.0,
+        30.0,
         TIME,
         "at most the data of this time has to be sent again after a crash of the gateway alone; more where thousands "
         "send at once, since these checkpoints have a twentieth of the time at most",
