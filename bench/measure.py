@@ -34,8 +34,20 @@ _SETTLE_S = 6.0
 _IDLE_WARM_UP = 200
 #: Seconds that a server may take to accept what has connected.
 _ACCEPT_S = 60.0
+#: What has to be free on the disk for files to be left there until the end.
+_ROOM_BYTES = 20 << 30
 #: Up to so many cameras a point of the curve is measured three times: its costs are small.
 _FEW_CAMERAS, _RUNS_OF_FEW = 1000, 3
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder now if room is short, else leave it to the end of all.
+
+    For each file that is made, an ext4 without journal looks one by one at those that were deleted in the last minute:
+    what is measured next would pay for it.
+    """
+    if shutil.disk_usage(folder).free < _ROOM_BYTES:
+        shutil.rmtree(folder)
 
 
 class Measurer:
@@ -90,7 +102,7 @@ class Measurer:
 
     @contextmanager
     def _servers(self, workload: Workload, on: set[int] = SERVER_CORE) -> Iterator[dict[str, tuple[Server, Verifier]]]:
-        """Fresh servers of the workload's kinds, their files below a folder that is deleted afterwards."""
+        """Fresh servers of the workload's kinds, their files below a folder that nobody needs afterwards."""
         folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"{workload.name}-"))
         try:
             with ExitStack() as stack:
@@ -100,7 +112,7 @@ class Measurer:
                     servers[kind] = server, Verifier(kind, server.data)
                 yield servers
         finally:
-            shutil.rmtree(folder)
+            _delete(folder)
 
     def _load(self, server: Server, job: Row) -> Load:
         frames = job["count"] * job.get("rate", 0)
@@ -251,7 +263,7 @@ class Measurer:
                 finally:
                     process.close()
             finally:
-                shutil.rmtree(folder)
+                _delete(folder)
             store, best = runs[-1]["store"], max(one["files_per_s"] for one in runs[-1]["disk"].values())
             self._say(
                 f"durable run {number + 1}  {store['files_per_s']:.0f} files/s, {store['cpu_s_per_file'] * 1e3:.2f} "
