@@ -124,10 +124,15 @@ class StoreLoad:
 
     def _opened(self, upload: Upload, file: File) -> Deferred[Any]:
         first, size = file.first, upload.offered.size_bytes
-        self._worker.append(upload, 0, first)
+        self._worker.append(upload, 0, first, self._written)
         for begin in range(len(first), size, _PIECE_BYTES):
-            self._worker.append(upload, begin, self._content[begin : min(begin + _PIECE_BYTES, size)])
+            piece = self._content[begin : min(begin + _PIECE_BYTES, size)]
+            self._worker.append(upload, begin, piece, self._written)
         return self._worker.finish(upload, {"protocol_id": 5, "metadata": None}).addCallback(self._finished)
+
+    def _written(self, failure: Any) -> None:
+        if failure is not None:
+            self._failed(failure)
 
     def _finished(self, answer: object) -> None:
         if not isinstance(answer, Stored) or answer.duplicate:
