@@ -35,7 +35,8 @@ class Event(enum.Enum):
     WORKER_ENDED = (
         "worker.ended",
         "error",
-        "A worker process ended and is started again after a pause; its cameras lose their connections and come again.",
+        "A worker process ended and is started again after a pause; its cameras lose their connections and come again. "
+        "Without a pause: it did not end as it should when the gateway stopped.",
         ("worker", "reason", "after", "pause"),
     )
     WORKER_SAID = (

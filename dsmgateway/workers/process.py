@@ -25,6 +25,8 @@ from dsmgateway.workers.pieces import ENTRY_END, Pieces
 
 #: Bytes read of a pipe at a time.
 _READ_BYTES = 64 * 1024
+#: How a process ends that was asked to.
+GOOD_END = "exit code 0"
 #: A line that is printed is cut there.
 _LINE_BYTES = 4096
 

@@ -38,7 +38,7 @@ from dsmgateway.workers.backoff import Backoff
 from dsmgateway.workers.boot import COUNTED, PARTS, RELOAD, STOP, Boot
 from dsmgateway.workers.inbox import inbox_pair
 from dsmgateway.workers.ports import SharedPort, bind_shared, shared_port
-from dsmgateway.workers.process import Hearing, WorkerProcess
+from dsmgateway.workers.process import GOOD_END, Hearing, WorkerProcess
 
 txaio.use_twisted()
 
@@ -258,6 +258,8 @@ class SupervisorService(service.Service):
         process, place.process = place.process, None
         reason = process.finish()
         if self._stopped is not None:
+            if reason != GOOD_END:
+                log_event(self.log, Event.WORKER_ENDED, worker=place.number, reason=reason)
             self._look_whether_stopped()
         elif not self._all_listen:
             place.why_ended = reason
