@@ -260,7 +260,7 @@ def test_a_lost_acknowledgement_makes_no_second_copy(tmp_path: Path) -> None:
 def test_a_photo_is_stored_across_a_restart(tmp_path: Path) -> None:
     """What was held when the gateway was killed is compared with what comes after it."""
     photo = DualCamFile(content(700 * 1024 + 5), FRONT_VIDEO)
-    with running_gateway(tmp_path) as gateway:
+    with running_gateway(tmp_path, "--checkpoint-bytes=256KiB") as gateway:
         with HandDualCam(gateway) as camera:
             assert camera.offer_file(photo) == 0
             camera.say(c.Sync(1), *photo.frames()[:600])

@@ -9,11 +9,9 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol
@@ -33,31 +31,12 @@ from dsmgateway.workers.inbox import GIVE_UP_S, RETRY_S, Inbox, Outbox, inbox_pa
 from dsmgateway.workers.owners import owner_of
 from tests import conftest as build
 from tests.hand_worker import HandWorker
-
-MOST_TURNS = 20_000
+from tests.own_reactor import OwnReactor
 
 
 def imei_of_owner(owner: int) -> int:
     """A device that belongs to one of two processes."""
     return next(imei for imei in range(build.IMEI, build.IMEI + 100) if owner_of(str(imei), 2) == owner)
-
-
-class OwnReactor(EPollReactor):
-    """A reactor that nobody has installed, turned by the test."""
-
-    def spin_until(self, condition: Callable[[], Any]) -> Any:
-        for _ in range(MOST_TURNS):
-            if answer := condition():
-                return answer
-            self.iterate(0.001)
-        raise AssertionError("it does not happen")
-
-    def close(self) -> None:
-        """Give back what it has opened."""
-        self.removeAll()
-        for reader in self._internalReaders:
-            reader.connectionLost(None)
-        self._poller.close()
 
 
 class Handing(SynchronousTestCase):

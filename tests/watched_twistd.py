@@ -93,7 +93,11 @@ def _tell(told: Path) -> None:
     objects = gc.get_objects()
     kinds = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in objects)
     new = told.with_suffix(".new")
-    life = {"objects": len(objects), "blocks": blocks, "kinds": dict(kinds.most_common(_MOST_KINDS))}
+    life = {
+        "objects": len(objects) + gc.get_freeze_count(),
+        "blocks": blocks,
+        "kinds": dict(kinds.most_common(_MOST_KINDS)),
+    }
     life |= {"heap_kib": heap_kib - sqlite_kib, "sqlite_kib": sqlite_kib}
     new.write_text(json.dumps(life))
     new.replace(told)
