@@ -132,7 +132,8 @@ def small_disk(size: str) -> Iterator[Path]:
         if done.returncode:
             cannot(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
         yield folder
-        subprocess.run(["umount", str(folder)], check=True)
+        # A process that was killed has its files until the last of its threads has ended.
+        eventually("nobody uses the disk", lambda: not subprocess.run(["umount", str(folder)], check=False).returncode)
     finally:
         if os.path.ismount(folder):
             subprocess.run(["umount", "--lazy", str(folder)], check=False)
