@@ -53,6 +53,7 @@ class Spool:
         self._counting = threading.Lock()
         self._listing = threading.Lock()
         self._tainted: set[str] = set()
+        self._has_deleted = False
 
     def part(self, key: str) -> str:
         """Return the path of the bytes received so far."""
@@ -72,7 +73,16 @@ class Spool:
 
     def sync(self) -> None:
         """Make the names in the spool durable."""
+        self._has_deleted = False
         self._disk.sync_folder(self.folder)
+
+    def sync_deleted(self) -> None:
+        """Make it durable that parts were deleted, if any were since the last time.
+
+        One of a stored file that comes back with a power cut is offered by nobody and would stay until it expires.
+        """
+        if self._has_deleted:
+            self.sync()
 
     def is_part(self, path: Path) -> bool:
         """Say whether this file, here or in ``aside``, is a part."""
@@ -106,6 +116,7 @@ class Spool:
         self._names()[kind].discard(key)
         if was_there and kind == PART:
             self._count(-1)
+            self._has_deleted = True
 
     def discard(self, key: str) -> None:
         """Delete journal and part; a later offer with this key begins at 0 on a new inode."""
