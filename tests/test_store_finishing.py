@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_faults import IMEI, MAX_AGE_S, FaultyDisk, Killed, heal
+from store_faults import IMEI, MAX_AGE_S, FaultyDisk, ForgetfulDisk, Killed, heal
 from test_store_values import HOSTILE_PATHS
 
 from dsmgateway.crc import crc16
@@ -339,6 +339,21 @@ def test_a_size_in_packets_or_an_identifier_is_never_enough_to_compare_the_last_
     for in_packets in (False, True):
         offered = Offered(IMEI, b"%photof", 3072, crc16(whole), in_packets=in_packets, qualifier=qualifier)
         assert store.open(offered, PEER).comparing is (qualifier is None and not in_packets)
+
+
+def test_the_part_of_a_duplicate_does_not_come_back_with_a_power_cut(tmp_path: Path) -> None:
+    """Its device has heard that it is stored, so nobody would ever go on with it."""
+    folder, found = tmp_path / "data", tmp_path / "found"
+    disk = ForgetfulDisk(folder)
+    store = FileStore(folder, disk=disk)
+    store.start(MAX_AGE_S)
+    _stored(store, _received(store))
+    again = _received(store)
+    again.checkpoint()
+    assert _stored(store, again).duplicate
+    disk.survivors(found, keep_index=True)
+    store.stop()
+    assert not list((found / "spool").glob("*.part"))
 
 
 def test_a_copy_that_is_gone_or_cut_is_no_duplicate(start: Start, folder: Path) -> None:

@@ -60,6 +60,7 @@ class Spool:
         self._dropped = dropped
         self._listing = threading.Lock()
         self._tainted: set[str] = set()
+        self._has_deleted = False
 
     @property
     def parts(self) -> int:
@@ -88,7 +89,16 @@ class Spool:
 
     def sync(self) -> None:
         """Make the names in the spool durable."""
+        self._has_deleted = False
         self._disk.sync_folder(self.folder)
+
+    def sync_deleted(self) -> None:
+        """Make it durable that parts were deleted, if any were since the last time.
+
+        One of a stored file that comes back with a power cut is offered by nobody and would stay until it expires.
+        """
+        if self._has_deleted:
+            self.sync()
 
     def is_part(self, path: Path) -> bool:
         """Say whether this file, here or in ``aside``, is a part."""
@@ -122,6 +132,7 @@ class Spool:
         self._names()[kind].discard(key)
         if was_there and kind == PART:
             self._parts.add(-1)
+            self._has_deleted = True
 
     def discard(self, key: str) -> None:
         """Delete journal and part; a later offer with this key begins at 0 on a new inode."""

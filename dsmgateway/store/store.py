@@ -302,6 +302,9 @@ class FileStore:
                 taken.add(prepared.record.path)
             else:
                 answers[number] = prepared
+        if any(isinstance(answer, Stored) for answer in answers.values()):
+            with suppress(StoreError):
+                self._spool.sync_deleted()
         self._ground.land(list(landings.values()))
         offers = {number: upload.offered for number, (upload, _about) in group}
         for number, landing in landings.items():
