@@ -94,7 +94,9 @@ def test_a_mixed_fleet_on_bad_links_gets_every_file_through_haproxy(tmp_path: Pa
         report = simulated(gateway, "--to", f"127.0.0.1:{entries[tls]}", "--cameras", "12", "--files", "3", *faults)
         assert_stored_exactly_once(gateway, report)
         assert not gateway.troubles()
-        assert not gateway.events("tls.failed" if tls else "proxy.failed")
+        failed = {row["reason"] for row in gateway.events("tls.failed" if tls else "proxy.failed")}
+        # A link may be cut that early, too: the balancer then ends what it has begun for it.
+        assert failed <= {"closed by the peer before the handshake was done"}
         checked(gateway)
 
 

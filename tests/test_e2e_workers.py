@@ -186,7 +186,7 @@ def test_workers_are_killed_again_and_again(tmp_path: Path) -> None:
         ("rename,renameat,renameat2", "spool/{}.part"),
         ("link,linkat", "spool/{}.sidecar"),
         ("fdatasync,fsync", "index.sqlite3-wal"),
-        pytest.param("unlink,unlinkat", "spool/{}.journal", marks=pytest.mark.slow),
+        pytest.param("unlink,unlinkat", "spool/{}.sidecar", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_is_killed_in_the_middle_of_a_finish(tmp_path: Path, calls: str, name: str) -> None:
