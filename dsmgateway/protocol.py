@@ -212,10 +212,7 @@ class CameraProtocol(Protocol):
 
     def check_time(self, now: float) -> None:
         """Tell the session when its state has lasted too long; called once a second for every connection."""
-        try:
-            self._check_time(now)
-        except Exception:
-            self._bug(Failure())
+        self._guard(self._check_time, now)
 
     def _check_time(self, now: float) -> None:
         if self._low_water.holds_back and now - self.timing.heard >= self.factory.look_after_s:
@@ -244,10 +241,10 @@ class CameraProtocol(Protocol):
         """Let the time of the session's state begin anew."""
         self.timing.since = self.factory.clock.seconds()
 
-    def _guard(self, step: Callable[[], None]) -> None:
+    def _guard(self, step: Callable[..., None], *arguments: object) -> None:
         """Let an error of our own cost this connection only."""
         try:
-            step()
+            step(*arguments)
         except Exception:
             self._bug(Failure())
 
@@ -439,7 +436,7 @@ class CameraProtocol(Protocol):
 
     def _appended(self, cost_bytes: int, failure: Failure | None) -> None:
         """Go on when the store has written: only a sender that was paused for it has waited."""
-        self._guard(lambda: self._written(cost_bytes, failure))
+        self._guard(self._written, cost_bytes, failure)
 
     def _written(self, cost_bytes: int, failure: Failure | None) -> None:
         if failure is not None:
