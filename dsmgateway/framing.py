@@ -175,7 +175,7 @@ class DeviceDecoder:
 
     def _data_run(self) -> DataRun | None:
         """Take the longest run of whole and good frames from the head of the buffer."""
-        if len(self._buffer) < FRAME_OVERHEAD_BYTES:
+        if not self._has_whole_frame():
             return None
         budget = self._budget_bytes if self._budget_bytes > 0 else len(self._buffer)
         run, self._crc, stop = good_frames(self._buffer, self._crc, self._run_frames, budget, self._whole_packets)
@@ -184,6 +184,13 @@ class DeviceDecoder:
         del self._buffer[:stop]
         self._budget_bytes -= len(run.data)
         return run
+
+    def _has_whole_frame(self) -> bool:
+        """Say whether more than a part of one frame is there; most reads end with a part, and are asked twice."""
+        if len(self._buffer) < FRAME_OVERHEAD_BYTES:
+            return False
+        _, length = HEADER.unpack_from(self._buffer)
+        return len(self._buffer) >= HEADER_BYTES + length
 
     def _head(self) -> DeviceEvent | None:
         """Take the command at the head of the buffer, if it is all there."""

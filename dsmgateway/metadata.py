@@ -7,7 +7,7 @@ this order. Metadata never fails a transfer: what can't be read is None.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +37,9 @@ _MILLISECONDS_FROM = 100_000_000_000
 #: No layout has room for a larger time.
 _TIME_END = 1 << 64
 _UNKNOWN = "unknown"
+
+#: Some fields of `Metadata`, by name.
+_Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ class Metadata:
         was cut, not binary.
         """
         row = row_of(device_path)
-        base = cls(raw, kind=format_of(device_path).kind, camera=row.camera)
-        return _without_fillers(_read(base, protocol_id, row.family))
+        by_path: _Fields = {"kind": format_of(device_path).kind, "camera": row.camera}
+        return cls(raw, **_without_fillers(by_path | _read(raw, protocol_id, row.family, by_path)))
 
     @property
     def events(self) -> list[str] | None:
@@ -143,21 +146,25 @@ class Metadata:
         return {name: value for name, value in known.items() if value is not None} | {"raw": self.raw.hex()}
 
 
-def _read(base: Metadata, protocol_id: int, family: Family) -> Metadata:
-    document = js.document_of(base.raw)
+def _read(raw: bytes, protocol_id: int, family: Family, by_path: _Fields) -> _Fields:
+    """Return the fields that the body says; ``by_path`` are those that the path does."""
+    document = js.document_of(raw)
     if document is not None:
-        return _of_json(base, document)
-    if protocol_id >= UNIFIED_PROTOCOL and js.begins_like_document(base.raw):
-        return base
-    if family is Family.DUALCAM and not _contradicts_dualcam(base.raw):
-        return _of_dualcam(base)
-    return _of_dsm(base, family)
+        return _of_json(document)
+    if protocol_id >= UNIFIED_PROTOCOL and js.begins_like_document(raw):
+        return {}
+    if family is Family.DUALCAM and not _contradicts_dualcam(raw):
+        return _of_dualcam(raw, by_path)
+    return _of_dsm(raw, family, by_path)
 
 
-def _without_fillers(said: Metadata) -> Metadata:
+def _without_fillers(fields: _Fields) -> _Fields:
     """Drop the zeros that stand where there is no video: its length can be 0 by rounding, its frame rate cannot."""
-    length = said.duration_s or (None if said.kind is Kind.PHOTO else said.duration_s)
-    return replace(said, duration_s=length, frame_rate=said.frame_rate or None)
+    if fields.get("duration_s") == 0 and fields["kind"] is Kind.PHOTO:
+        fields["duration_s"] = None
+    if fields.get("frame_rate") == 0:
+        fields["frame_rate"] = None
+    return fields
 
 
 def _contradicts_dualcam(raw: bytes) -> bool:
@@ -168,21 +175,20 @@ def _contradicts_dualcam(raw: bytes) -> bool:
     return len(raw) in (ADAS_BYTES, DSM_BYTES) and raw[1] not in DUALCAM_FILE_TYPES
 
 
-def _of_dsm(base: Metadata, family: Family) -> Metadata:
+def _of_dsm(raw: bytes, family: Family, by_path: _Fields) -> _Fields:
     """Read DSM or ADAS, which share all but the end: the length tells, and of the shortest one the camera."""
-    length = len(base.raw)
+    length = len(raw)
     if length < BASE_BYTES:
-        return base
+        return {}
     is_adas = length == ADAS_BYTES or (length == BASE_BYTES and family is Family.ADAS)
     layout = Layout.ADAS if is_adas else Layout.DSM
-    wire = read(layout, base.raw)
+    wire = read(layout, raw)
     # A trigger is the camera's; the layout tells it only where the path does not.
     from_adas = family is Family.ADAS or (is_adas and family is not Family.DSM)
-    return replace(
-        base,
+    return dict(
         layout=layout,
         time=wire["time"],
-        **_of_type(base, wire, FILE_TYPES),
+        **_of_type(wire, FILE_TYPES, by_path),
         trigger=wire["trigger"],
         trigger_name=(ADAS_TRIGGERS if from_adas else TRIGGERS).get(wire["trigger"], _UNKNOWN),
         latitude=_within(wire["latitude_e6"] / 1_000_000, 90),
@@ -193,18 +199,17 @@ def _of_dsm(base: Metadata, family: Family) -> Metadata:
     )
 
 
-def _of_dualcam(base: Metadata) -> Metadata:
+def _of_dualcam(raw: bytes, by_path: _Fields) -> _Fields:
     """Read DualCam up to protocol 5, older versions of which end earlier."""
-    wire = read(Layout.DUALCAM, base.raw)
+    wire = read(Layout.DUALCAM, raw)
     if not wire:
-        return base
+        return {}
     trigger = wire.get("trigger")
-    return replace(
-        base,
+    return dict(
         layout=Layout.DUALCAM,
         version=wire["version"],
         time=_seconds(wire.get("time_ms")),
-        **_of_type(base, wire, DUALCAM_FILE_TYPES),
+        **_of_type(wire, DUALCAM_FILE_TYPES, by_path),
         trigger=trigger,
         trigger_name=None if trigger is None else DUALCAM_TRIGGERS.get(trigger, _UNKNOWN),
         trigger_time=_seconds(wire.get("trigger_time_ms")),
@@ -216,15 +221,14 @@ def _of_dualcam(base: Metadata) -> Metadata:
     )
 
 
-def _of_json(base: Metadata, document: Mapping[str, object]) -> Metadata:
+def _of_json(document: Mapping[str, object]) -> _Fields:
     """Read the unified protocol's JSON; no table of its numbers is published, so that they get no names."""
 
     def at(*names: str) -> object:
         return js.member(document, *names)
 
     driver = js.text(at("driver_name"))
-    return replace(
-        base,
+    return dict(
         layout=Layout.JSON,
         version=_number_or_text(at("version")),
         time=_time_of(js.amount(at("file", "file_timestamp"))),
@@ -242,7 +246,7 @@ def _of_json(base: Metadata, document: Mapping[str, object]) -> Metadata:
     )
 
 
-def _of_type(base: Metadata, wire: Mapping[str, Any], types: Mapping[int, FileType]) -> dict[str, Any]:
+def _of_type(wire: _Fields, types: Mapping[int, FileType], by_path: _Fields) -> _Fields:
     """Return what the file type's number says; of kind and camera the path says what it does not."""
     number = wire.get("file_type")
     if number is None:
@@ -251,8 +255,8 @@ def _of_type(base: Metadata, wire: Mapping[str, Any], types: Mapping[int, FileTy
     return {
         "file_type": number,
         "file_type_name": known.name if known else _UNKNOWN,
-        "kind": known.kind if known else base.kind,
-        "camera": base.camera or (known.camera if known else None),
+        "kind": known.kind if known else by_path["kind"],
+        "camera": by_path["camera"] or (known.camera if known else None),
     }
 
 

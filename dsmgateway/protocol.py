@@ -466,14 +466,21 @@ class CameraProtocol(Protocol):
         if upload is not None:
             self._watch(self.factory.worker.park(upload), lambda _: None)
 
-    def _watch(self, answer: Deferred[Any], then: Any, *args: object) -> None:
+    def _watch(self, answer: Deferred[Any], then: Callable[[Any], None]) -> None:
         """Go on when the store has answered; the factory knows what is under way."""
         self.factory.under_way.add(answer)
-        answer.addCallback(then, *args)
-        answer.addErrback(self._store_failed)
-        answer.addCallback(lambda _: self._advance())
-        answer.addErrback(self._bug)
-        answer.addBoth(lambda _: self.factory.under_way.discard(answer))
+        answer.addBoth(self._answered, answer, then)
+
+    def _answered(self, outcome: Any, answer: Deferred[Any], then: Callable[[Any], None]) -> None:
+        self._guard(self._go_on, outcome, then)
+        self.factory.under_way.discard(answer)
+
+    def _go_on(self, outcome: Any, then: Callable[[Any], None]) -> None:
+        if isinstance(outcome, Failure):
+            self._store_failed(outcome)
+        else:
+            then(outcome)
+        self._advance()
 
     def _store_failed(self, failure: Failure) -> None:
         """Tell the session, once: everything that was under way for a file fails with the same error."""
