@@ -189,6 +189,7 @@ class DeviceDecoder:
         """Say whether more than a part of one frame is there; most reads end with a part, and are asked twice."""
         if len(self._buffer) < FRAME_OVERHEAD_BYTES:
             return False
+        length: int
         _, length = HEADER.unpack_from(self._buffer)
         return len(self._buffer) >= HEADER_BYTES + length
 

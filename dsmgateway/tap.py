@@ -164,6 +164,7 @@ class TwistdService(MultiService):
         """``twistd`` is what twistd itself was told: logfile, nodaemon, syslog, logger, pidfile."""
         super().__init__()
         self._gateway, self._loaded, self._twistd, self._reactor = gateway, loaded, twistd, reactor
+        self._observers: list[LineObserver] = []
         gateway.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -180,6 +181,7 @@ class TwistdService(MultiService):
         # The reactor puts its own handlers in place when it begins to run, and this is called right after that.
         self._reactor.callWhenRunning(lambda: self._take_signals((self._reactor.sigTerm, self._reactor.sigInt)))
         self._reactor.callWhenRunning(spare_the_collector)
+        self._reactor.callWhenRunning(self._gather_lines)
         super().startService()
         self._take_signals((signal.SIG_DFL, signal.default_int_handler))
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
@@ -212,14 +214,20 @@ class TwistdService(MultiService):
 
     def _log_to(self, application: Componentized) -> None:
         """Have our lines where twistd (or twist) would log, unless something else was asked for."""
-        settings = self._loaded.settings
         if "fileLogObserverFactory" in self._twistd:
-            self._twistd["fileLogObserverFactory"] = lambda stream: LineObserver(
-                stream, settings.log_format, settings.log_level
-            )
+            self._twistd["fileLogObserverFactory"] = self._observer
         elif "nodaemon" in self._twistd and not (self._twistd["logger"] or self._twistd["syslog"]):
             stream = self._log_stream(self._twistd["logfile"], bool(self._twistd["nodaemon"]))
-            application.setComponent(ILogObserver, LineObserver(stream, settings.log_format, settings.log_level))
+            application.setComponent(ILogObserver, self._observer(stream))
+
+    def _observer(self, stream: Stream) -> LineObserver:
+        settings = self._loaded.settings
+        self._observers.append(LineObserver(stream, settings.log_format, settings.log_level))
+        return self._observers[-1]
+
+    def _gather_lines(self) -> None:
+        for observer in self._observers:
+            observer.gather(self._reactor)
 
     def _log_stream(self, name: str | None, foreground: bool) -> Stream:
         if name == "-" and not foreground:
@@ -233,8 +241,13 @@ class TwistdService(MultiService):
         except OSError as error:
             raise SystemExit(f"twistd dsmgateway: log file {error.filename}: {error.strerror}") from None
         if not signal.getsignal(signal.SIGUSR1):
-            signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(_rotate, log_file))
+            signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._begin_new_log, log_file))
         return log_file
+
+    def _begin_new_log(self, log_file: LogFile) -> None:
+        for observer in self._observers:
+            observer.flush()
+        _rotate(log_file)
 
     def _take_signals(self, instead_of: tuple[Any, ...]) -> None:
         """Exit with code 0 on a stop that was asked for: twistd would let the process die of the signal.

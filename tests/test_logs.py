@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import txaio
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python import log as legacy_log
 from twisted.python.failure import Failure
@@ -172,6 +174,65 @@ class ObserverTests(SynchronousTestCase):
         stream = io.TextIOWrapper(raw, encoding="ascii")
         LineObserver(stream, "text", "info")(event(driver="Ž"))
         self.assertEqual(raw.getvalue().decode(), "2026-11-22T12:16:38Z info file.stored driver=\\u017d\n")
+
+
+class Writes(io.StringIO):
+    """A stream that counts."""
+
+    count = 0
+
+    def write(self, text: str, /) -> int:
+        self.count += 1
+        return super().write(text)
+
+
+def gathering() -> tuple[Writes, MemoryReactorClock, LineObserver]:
+    stream, reactor = Writes(), MemoryReactorClock()
+    observer = LineObserver(stream, "text", "info")
+    observer.gather(reactor)
+    return stream, reactor, observer
+
+
+def test_lines_of_one_turn_of_the_reactor_are_written_in_one_go() -> None:
+    """In their order, and the next turn writes only its own."""
+    stream, reactor, observer = gathering()
+    for number in range(3):
+        observer(event(path=f"{number}"))
+    assert stream.getvalue() == ""
+    reactor.advance(0)
+    assert [line.rpartition("=")[2] for line in stream.getvalue().splitlines()] == ["0", "1", "2"]
+    assert stream.count == 1
+    observer(event(path="3"))
+    reactor.advance(0)
+    assert stream.getvalue().endswith("path=3\n")
+    assert stream.count == 2
+
+
+def test_a_warning_does_not_wait_nor_does_what_was_before_it() -> None:
+    stream, reactor, observer = gathering()
+    observer(event(path="before"))
+    observer(event(path="now") | {"log_level": LogLevel.warn})
+    assert [line.rpartition("=")[2] for line in stream.getvalue().splitlines()] == ["before", "now"]
+    reactor.advance(0)
+    assert stream.count == 1
+
+
+def test_a_line_of_another_thread_does_not_wait_for_the_reactor_which_may_hang() -> None:
+    stream, _, observer = gathering()
+    thread = threading.Thread(target=lambda: observer(event(path="elsewhere")))
+    thread.start()
+    thread.join()
+    assert stream.getvalue().endswith("path=elsewhere\n")
+
+
+def test_nothing_waits_once_the_reactor_stops() -> None:
+    stream, reactor, observer = gathering()
+    observer(event(path="last"))
+    for call, _, _ in reactor.triggers["before"]["shutdown"]:
+        call()
+    assert stream.getvalue().endswith("path=last\n")
+    observer(event(path="after"))
+    assert stream.getvalue().endswith("path=after\n")
 
 
 def test_a_line_of_one_of_several_processes_says_which() -> None:

@@ -99,11 +99,12 @@ class Control:
             self.service.stopService().addBoth(lambda _: self._reactor.stop())
 
 
-def _log_to(boot: Boot) -> None:
+def _log_to(boot: Boot) -> LineObserver:
     settings = boot.settings
     txaio.set_global_log_level(settings.log_level)
     observer = LineObserver(EntryStream(boot.log), settings.log_format, settings.log_level, boot.number)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    return observer
 
 
 def _take_signals(control: Control, reactor: Any) -> None:
@@ -125,7 +126,7 @@ def run(connection: socket.socket) -> int:
     boot = receive_boot(connection)
     if boot is None:
         return 1
-    _log_to(boot)
+    observer = _log_to(boot)
     connection.setblocking(False)
     control = Control(connection, reactor)
     try:
@@ -137,6 +138,7 @@ def run(connection: socket.socket) -> int:
     _take_signals(control, reactor)
     reactor.addReader(control)
     spare_the_collector()
+    observer.gather(reactor)
     reactor.run(installSignalHandlers=False)
     return 0
 
