@@ -70,10 +70,12 @@ class PartUpload(Upload):
     __slots__ = (
         "_checkpoint_bytes",
         "_descriptor",
+        "_disk",
         "_has_journal",
         "_held_bytes",
         "_mark",
         "_named_durably",
+        "_path",
         "_reach_bytes",
         "_room",
         "_sealed",
@@ -99,6 +101,8 @@ class PartUpload(Upload):
         #: What a rewind is counted from.
         self._mark: Digests | None = None
         self._room = room
+        self._disk = room.disk
+        self._path = room.spool.part(offered.key)
         self._descriptor = descriptor
         self._has_journal = has_journal
         self._sealed = False
@@ -108,18 +112,6 @@ class PartUpload(Upload):
         self._held_bytes = 0 if offered.qualifier is None else proven_bytes
         #: What the last record of the journal says is there.
         self._checkpoint_bytes = proven_bytes
-
-    @property
-    def _disk(self) -> Disk:
-        return self._room.disk
-
-    @property
-    def _key(self) -> str:
-        return self.offered.key
-
-    @property
-    def _path(self) -> str:
-        return self._room.spool.part(self._key)
 
     def checkpoint(self, *, durable: bool = True) -> None:
         """Append the length and SHA-256 to the journal; ``durable``: make what was written durable first, then it."""
@@ -209,7 +201,7 @@ class PartUpload(Upload):
         if data[: end_bytes - offset_bytes] != held or self._ends_elsewhere(offset_bytes + len(data)):
             error = OtherFile(f"{self.offered}: not the file whose first {self._held_bytes} bytes are held")
             self.abandon(error)
-            self._room.spool.reject(self._key)
+            self._room.spool.reject(self.offered.key)
             raise error
         return end_bytes, [data[len(held) :]]
 
@@ -235,13 +227,13 @@ class PartUpload(Upload):
 
     def _append(self, *, durable: bool) -> None:
         """Write into the journal what every byte up to the position is."""
-        history, path = self.history, self._room.spool.journal(self._key)
+        history, path = self.history, self._room.spool.journal(self.offered.key)
         mark = self._mark = self.digests.copy()
         checkpoint = Checkpoint(self.position_bytes, mark.sha256, history.connections, history.twice_bytes)
         if self._has_journal:
             descriptor, records = self._disk.open(path, os.O_RDWR), []
         else:
-            descriptor = self._room.spool.create(self._key, JOURNAL)
+            descriptor = self._room.spool.create(self.offered.key, JOURNAL)
             records = [encode_header(self.offered, history.first_seen)]
             self._has_journal = True
         try:
@@ -257,9 +249,9 @@ class PartUpload(Upload):
 
     def _remove(self, held_bytes: int) -> None:
         if resume_offset(self.offered, held_bytes) == 0:
-            self._room.spool.discard(self._key)
+            self._room.spool.discard(self.offered.key)
         else:
-            self._room.spool.drop(self._key, held_bytes)
+            self._room.spool.drop(self.offered.key, held_bytes)
 
     def _close(self) -> None:
         self._room.ended(self)
@@ -277,7 +269,7 @@ class PartUpload(Upload):
     def _fail(self, error: StoreError) -> None:
         self.abandon(error)
         if lacks_room(error) and resume_offset(self.offered, self._checkpoint_bytes) == 0:
-            self._room.spool.reject(self._key)
+            self._room.spool.reject(self.offered.key)
 
     @contextmanager
     def _set_aside_on_failure(self) -> Iterator[None]:
@@ -285,9 +277,9 @@ class PartUpload(Upload):
             yield
         except StoreError as error:
             if lacks_room(error):
-                self._room.spool.reject(self._key)  # kept for a look, each attempt would take up more of the room
+                self._room.spool.reject(self.offered.key)  # kept for a look, each attempt would take up more of the room
             else:
-                self._room.spool.set_aside(self._key)
+                self._room.spool.set_aside(self.offered.key)
             raise
 
 

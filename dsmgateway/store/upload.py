@@ -60,7 +60,7 @@ class Upload(abc.ABC):
         if the bytes are not those of the part that was taken up.
         """
         self.require_open()
-        end_bytes = offset_bytes + sum(len(piece) for piece in data)
+        end_bytes = offset_bytes + sum(map(len, data))
         if not 0 <= offset_bytes <= self.position_bytes:
             raise StoreError(f"{self.offered}: bytes at {offset_bytes} would leave a hole at {self.position_bytes}")
         if end_bytes > self.offered.size_bytes:
