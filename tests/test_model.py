@@ -26,7 +26,8 @@ from dsmgateway.families import IDENTIFIERS
 from dsmgateway.lanes import Pace
 from dsmgateway.packets import PACKET_BYTES
 from dsmgateway.settings import Settings
-from dsmgateway.store import FileStore, part
+from dsmgateway.store import part
+from dsmgateway.store.landing import Ground
 
 MOST_FILES = 4
 STATS: Counter[str] = Counter()
@@ -356,7 +357,7 @@ def test_two_files_in_one_are_seen(twins: World, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_second_copy_is_seen(twins: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FileStore, "_is_copy", lambda store, record, offered: False)
+    monkeypatch.setattr(Ground, "is_copy", lambda ground, record, offered: False)
     twins.assert_ends_well(1)
     twins.device.offer_again(0)
     with pytest.raises(AssertionError, match="stored twice"):

@@ -277,7 +277,8 @@ class PartUpload(Upload):
             yield
         except StoreError as error:
             if lacks_room(error):
-                self._room.spool.reject(self.offered.key)  # kept for a look, each attempt would take up more of the room
+                # Kept for a look, each attempt would take up more of the room.
+                self._room.spool.reject(self.offered.key)
             else:
                 self._room.spool.set_aside(self.offered.key)
             raise
