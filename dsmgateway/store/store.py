@@ -22,8 +22,9 @@ from dsmgateway.store.finishing import Answer, Finishing
 from dsmgateway.store.index import Index
 from dsmgateway.store.landing import Ground
 from dsmgateway.store.naming import INDEX, LOCK, MEDIA, PROBE, SPOOL
-from dsmgateway.store.part import Room, open_part
+from dsmgateway.store.part import Room
 from dsmgateway.store.recovery import Restart, expire, read_record
+from dsmgateway.store.resuming import open_part
 from dsmgateway.store.share import Share
 from dsmgateway.store.signs import ADMITTING, FIRST_PROCESS, Sign, keep_out, let_in, show
 from dsmgateway.store.spool import PART, SIDECAR, Spool
