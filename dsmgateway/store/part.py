@@ -50,7 +50,8 @@ class PartUpload(Upload):
     """An `Upload` into a part of the spool.
 
     ``proven_bytes``: as far as the part goes that other connections brought; ``digests`` may end before it. With a
-    qualifier, what comes now has to agree with it.
+    qualifier, what comes now has to agree with it. The journal does not tell how much of that is durable, so all of it
+    counts as not synced.
     """
 
     #: Thousands of these are open at a time.
@@ -60,6 +61,7 @@ class PartUpload(Upload):
         "_disk",
         "_has_journal",
         "_held_bytes",
+        "_inherited_bytes",
         "_mark",
         "_named_durably",
         "_path",
@@ -99,11 +101,13 @@ class PartUpload(Upload):
         self._held_bytes = 0 if offered.qualifier is None else proven_bytes
         #: What the last record of the journal says is there.
         self._checkpoint_bytes = proven_bytes
+        #: What others brought and nobody has synced since; alone it is no reason for a checkpoint.
+        self._inherited_bytes = self.unsynced_bytes = proven_bytes
 
     def checkpoint(self, *, durable: bool = True) -> None:
         """Append the length and SHA-256 to the journal; ``durable``: make what was written durable first, then it."""
         self.require_open()
-        if (self.unsynced_bytes if durable else self.dirty_bytes) == 0:
+        if (self.unsynced_bytes - self._inherited_bytes if durable else self.dirty_bytes) == 0:
             return
         with self._fatal():
             if durable:
@@ -116,7 +120,7 @@ class PartUpload(Upload):
         self._checkpoint_bytes = self.position_bytes
         self.dirty_bytes = 0
         if durable:
-            self.unsynced_bytes = 0
+            self.unsynced_bytes = self._inherited_bytes = 0
 
     def park(self) -> None:
         """As told in `Upload`; a part with which nobody can go on is not kept, or offers alone would fill the spool.

@@ -30,8 +30,8 @@ class Upload(abc.ABC):
 
     ``offset_bytes`` is where the device shall go on, a multiple of 1024 below the size. ``position_bytes`` is where
     the next byte is expected, ``dirty_bytes`` how many were written since the last checkpoint, ``unsynced_bytes`` how
-    many since the last durable one, ``peer`` who sends it. After the first `StoreError` of the disk every further call
-    raises the same one.
+    many a power cut may take: those since the last durable one, ``peer`` who sends it. After the first
+    `StoreError` of the disk every further call raises the same one.
     """
 
     __slots__ = ("_refusal", "dirty_bytes", "offered", "offset_bytes", "peer", "position_bytes", "unsynced_bytes")
