@@ -91,9 +91,9 @@ class Finishing:
             _each(parts, lambda file: self._look_for_copy(file, parts[file], found.get(_what(parts[file]), ())))
 
     def _look_for_copy(self, file: _File, part: PartUpload, records: Iterable[Record]) -> None:
-        offered, sha256 = part.offered, part.digests.sha256
+        offered = part.offered
         for record in records:
-            if record.sha256 == sha256 and self._ground.is_copy(record, offered):
+            if record.sha256 == part.digests.sha256 and self._ground.is_copy(record, offered):
                 part.abandon(Ended(f"{offered} is a duplicate"))
                 self._ground.forget(offered.key)
                 file.answer = _stored(record, offered, duplicate=True)

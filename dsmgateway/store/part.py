@@ -13,8 +13,8 @@ agree are not written, so a connection that ends early leaves the part as it was
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -109,14 +109,16 @@ class PartUpload(Upload):
         self.require_open()
         if (self.unsynced_bytes - self._inherited_bytes if durable else self.dirty_bytes) == 0:
             return
-        with self._fatal():
+        try:
             if durable:
-                with self._set_aside_on_failure():
-                    self._disk.fdatasync(self._path, self._descriptor)
+                self._sync(self._disk.fdatasync)
             self._append(durable=durable)
             if durable and not self._named_durably:
                 self._room.spool.sync()
                 self._named_durably = True
+        except StoreError as error:
+            self._fail(error)
+            raise
         self._checkpoint_bytes = self.position_bytes
         self.dirty_bytes = 0
         if durable:
@@ -156,13 +158,15 @@ class PartUpload(Upload):
     def seal(self) -> None:
         """Make the whole file durable and close it; raises `StoreError`, after which the part is not to be used."""
         self.require_whole()
-        with self._fatal():
+        try:
             if self._disk.length(self._path, self._descriptor) != self._reach_bytes:
                 raise StoreError(f"check {self._path}: someone else changed the size of this part")
             if self._reach_bytes > self.position_bytes:
                 self._disk.truncate(self._path, self._descriptor, self.position_bytes)
-            with self._set_aside_on_failure():
-                self._disk.fsync(self._path, self._descriptor)
+            self._sync(self._disk.fsync)
+        except StoreError as error:
+            self._fail(error)
+            raise
         self._sealed = True
         self.abandon(Ended(f"{self.offered} is finished"))
 
@@ -249,23 +253,15 @@ class PartUpload(Upload):
         with suppress(StoreError):
             self._disk.close(self._path, self._descriptor)
 
-    @contextmanager
-    def _fatal(self) -> Iterator[None]:
-        try:
-            yield
-        except StoreError as error:
-            self._fail(error)
-            raise
-
     def _fail(self, error: StoreError) -> None:
         self.abandon(error)
         if lacks_room(error) and self.offered.resume_offset(self._checkpoint_bytes) == 0:
             self._room.spool.reject(self.offered.key)
 
-    @contextmanager
-    def _set_aside_on_failure(self) -> Iterator[None]:
+    def _sync(self, sync: Callable[[str, int], None]) -> None:
+        """Make the part durable; after a failure it is never used again."""
         try:
-            yield
+            sync(self._path, self._descriptor)
         except StoreError as error:
             if lacks_room(error):
                 # Kept for a look, each attempt would take up more of the room.

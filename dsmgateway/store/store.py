@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -73,9 +73,8 @@ class FileStore:
         self._ground = Ground(folder, self._disk, self._spool, self._index, probe)
         self._finishing = Finishing(self._ground, now)
         show_full = partial(self._show, Sign.FULL)
-        self._space = Space(
-            self._disk, self._spool.folder, min_free_bytes, show_full, clock, needed, self._others_kept_out
-        )
+        alone = partial(self._others_kept_out, share) if share else nullcontext
+        self._space = Space(self._disk, self._spool.folder, min_free_bytes, show_full, clock, needed, alone)
         self._room = Room(self._disk, self._spool, self._space.release, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
@@ -180,16 +179,13 @@ class FileStore:
         return Recovery(parts=self._spool.parts)
 
     @contextmanager
-    def _others_kept_out(self) -> Iterator[None]:
+    def _others_kept_out(self, share: Share) -> Iterator[None]:
         """Let no other process find out meanwhile whether a file fits, so that not two take the same room."""
-        if self._share is None:
-            yield
-            return
-        self._disk.run("lock", self._folder / LOCK, keep_out, self._share.lock, ADMITTING)
+        self._disk.run("lock", self._folder / LOCK, keep_out, share.lock, ADMITTING)
         try:
             yield
         finally:
-            self._disk.run("unlock", self._folder / LOCK, let_in, self._share.lock, ADMITTING)
+            self._disk.run("unlock", self._folder / LOCK, let_in, share.lock, ADMITTING)
 
     def _show(self, sign: Sign, holds: bool) -> None:
         if self._locked is not None:
