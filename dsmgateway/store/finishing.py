@@ -82,11 +82,12 @@ class Finishing:
 
     def _find_copies(self, parts: _Parts) -> None:
         """Answer for the files that are stored already."""
+        index = self._ground.index
         try:
-            found = self._ground.index.find_all([_what(part) for part in parts.values()])
-        except StoreError as error:
-            for file in parts:
-                _fail(file, error)
+            found = index.find_all([_what(part) for part in parts.values()])
+        except StoreError:
+            # An index may be damaged in one place only: files that are looked up elsewhere are not harmed.
+            _each(parts, lambda file: self._look_for_copy(file, parts[file], index.find(*_what(parts[file]))))
         else:
             _each(parts, lambda file: self._look_for_copy(file, parts[file], found.get(_what(parts[file]), ())))
 
@@ -141,12 +142,8 @@ def _each(files: Iterable[_File], step: Callable[[_File], object]) -> None:
             try:
                 step(file)
             except StoreError as error:
-                _fail(file, error)
-
-
-def _fail(file: _File, error: StoreError) -> None:
-    file.upload.abandon(error)
-    file.answer = error
+                file.upload.abandon(error)
+                file.answer = error
 
 
 def _what(part: PartUpload) -> tuple[str, bytes, int]:
