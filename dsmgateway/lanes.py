@@ -16,9 +16,8 @@ import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -26,6 +25,7 @@ from twisted.python.failure import Failure
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore, Offered, Upload
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -185,7 +185,7 @@ class Lane:
                 case Park():
                     self._park(job)
                 case Expire(part_max_age_s=max_age_s):
-                    self._results.append((job, result_of(partial(self._store.expire, max_age_s))))
+                    self._results.append((job, result_of(self._store.expire, max_age_s)))
                 case Probe():
                     self._results.append((job, result_of(self._store.probe)))
         for upload in self._ready:
@@ -257,7 +257,7 @@ class Lane:
             self._commit()
         for upload in list(self._held_of.get(job.offered.imei, ())):
             self._write(upload)
-        self._results.append((job, result_of(lambda: self._store.open(job.offered, job.peer, compare=job.compare))))
+        self._results.append((job, result_of(self._store.open, job.offered, job.peer, compare=job.compare)))
 
     def _park(self, job: Park) -> None:
         if any(waiting.upload is job.upload for waiting in self._group):
@@ -279,7 +279,7 @@ class Lane:
 
     def _write_jobs(self, upload: Upload, jobs: Sequence[Append]) -> None:
         """Write what follows each other in an upload, and make a checkpoint where it has become long."""
-        outcome = result_of(partial(upload.write, jobs[0].offset_bytes, [job.data for job in jobs]))
+        outcome = result_of(upload.write, jobs[0].offset_bytes, [job.data for job in jobs])
         self._results.extend((job, outcome) for job in jobs)
         if isinstance(outcome, Failure):
             self._give_up(upload, outcome)
@@ -291,7 +291,7 @@ class Lane:
     def _checkpoint(self, upload: Upload, *, durable: bool) -> None:
         self._dirty_since.pop(upload, None)
         if upload.is_open:
-            outcome = result_of(partial(upload.checkpoint, durable=durable))
+            outcome = result_of(upload.checkpoint, durable=durable)
             if isinstance(outcome, Failure):
                 self._give_up(upload, outcome)
 
@@ -305,7 +305,7 @@ class Lane:
         group, self._group = self._group, []
         if not group:
             return
-        answers = result_of(lambda: self._store.finish([(job.upload, job.about) for job in group]))
+        answers = result_of(self._store.finish, [(job.upload, job.about) for job in group])
         if isinstance(answers, Failure):
             for job in group:
                 self._give_up(job.upload, answers)
@@ -338,9 +338,9 @@ class Lane:
             self._rest_until_s = end_s + (end_s - now_s) * (1 / self._pace.checkpoint_share - 1)
 
 
-def result_of(call: Callable[[], _T]) -> _T | Failure:
+def result_of(call: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T | Failure:
     """Return what a call returns, or its `Failure`: whatever goes wrong in a lane ends at the caller's Deferred."""
     try:
-        return call()
+        return call(*arguments, **options)
     except BaseException:
         return Failure()

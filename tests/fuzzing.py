@@ -62,7 +62,7 @@ from dsmgateway.store import Offered
 from dsmgateway.store.index import _COLUMNS, _INSERT, _SCHEMA, _values
 from dsmgateway.store.journal import Journal, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.naming import is_final_path, iso_time, sidecar_path
-from dsmgateway.store.part import proven_checkpoint, resume_offset
+from dsmgateway.store.resuming import proven_checkpoint
 from dsmgateway.store.sidecar import encode_sidecar, parse_sidecar, path_fields
 from dsmgateway.store.values import Record
 
@@ -520,7 +520,7 @@ def _assert_believable(journal: Journal, text: bytes, part: bytes) -> None:
     if proven is None:
         return
     assert proven.offset_bytes <= len(part) and _sha256(part[: proven.offset_bytes]) == proven.sha256
-    offset_bytes = resume_offset(journal.offered, proven.offset_bytes)
+    offset_bytes = journal.offered.resume_offset(proven.offset_bytes)
     assert 0 <= offset_bytes <= proven.offset_bytes and offset_bytes % 1024 == 0
     assert offset_bytes < journal.offered.size_bytes or not offset_bytes
 

@@ -26,7 +26,8 @@ from dsmgateway.families import IDENTIFIERS
 from dsmgateway.lanes import Pace
 from dsmgateway.packets import PACKET_BYTES
 from dsmgateway.settings import Settings
-from dsmgateway.store import FileStore, part
+from dsmgateway.store import resuming
+from dsmgateway.store.landing import Ground
 
 MOST_FILES = 4
 STATS: Counter[str] = Counter()
@@ -349,14 +350,14 @@ def test_an_acknowledgement_of_what_is_not_durable_is_seen(twins: World, monkeyp
 
 def test_two_files_in_one_are_seen(twins: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a store that goes on in the dark: what comes agrees with what is held, and is of the other file."""
-    monkeypatch.setattr(part, "_telling_offset", lambda room, path, descriptor, offset_bytes: offset_bytes)
+    monkeypatch.setattr(resuming, "_telling_offset", lambda room, path, descriptor, offset_bytes: offset_bytes)
     twins.device.swap()
     with pytest.raises(AssertionError, match=r"acknowledged and not durable|no device ever had it"):
         twins.assert_ends_well(1)
 
 
 def test_a_second_copy_is_seen(twins: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FileStore, "_is_copy", lambda store, record, offered: False)
+    monkeypatch.setattr(Ground, "is_copy", lambda ground, record, offered: False)
     twins.assert_ends_well(1)
     twins.device.offer_again(0)
     with pytest.raises(AssertionError, match="stored twice"):

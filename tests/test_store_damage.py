@@ -21,7 +21,6 @@ from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore, Kind, Offered, OtherFile, State, Stored, check
 from dsmgateway.store.journal import read_journal
-from dsmgateway.store.part import resume_offset
 
 PEER = "198.51.100.7"
 CHANCE = random.Random(5)
@@ -191,7 +190,7 @@ def test_a_journal_damaged_anywhere_is_gone_on_with_by_the_records_before(offere
 def _expected(offered: Offered, good_bytes: int) -> int:
     """Where a part goes on of which so many bytes are good."""
     proven = max((end for end in CHECKPOINTS if end <= good_bytes), default=0)
-    return resume_offset(offered, proven)
+    return offered.resume_offset(proven)
 
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "index gone"])

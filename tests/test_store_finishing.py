@@ -890,3 +890,27 @@ def test_check_raises_no_alarm_when_a_finish_ends_between_two_looks(start: Start
             return result
 
     assert {row.state for row in check(folder, EndingDisk()) if row.kind is Kind.MEDIA} == {State.OK}
+
+
+class QueriedDisk(FaultyDisk):
+    """A disk on which no query of the index succeeds in which ``device`` is asked for."""
+
+    device = ""
+
+    def run(self, operation: str, path: Any, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        if operation == "query" and self.device and self.device in arguments[-1]:
+            raise StoreError("query: damaged")
+        return super().run(operation, path, call, *arguments, **options)
+
+
+def test_a_file_that_cannot_be_looked_for_harms_no_other_of_its_group(start: Start) -> None:
+    """They are looked for together, and where that fails each for itself."""
+    store = start(disk=(disk := QueriedDisk()))
+    imeis = [IMEI[:-1] + digit for digit in "123"]
+    _stored(store, _received(store, imei=imeis[2]))
+    uploads = [_received(store, imei=imei) for imei in imeis]
+    disk.device = imeis[1]
+    first, second, third = store.finish([(upload, {}) for upload in uploads])
+    assert isinstance(first, Stored) and not first.duplicate
+    assert isinstance(second, StoreError)
+    assert isinstance(third, Stored) and third.duplicate

@@ -372,6 +372,23 @@ def test_a_checkpoint_makes_the_bytes_durable_before_the_journal_says_so(start: 
         assert calls == ([] if more is None else records + more)
 
 
+@pytest.mark.parametrize("qualifier", [None, "1571840452123-4"])
+def test_a_connection_that_brings_nothing_costs_no_sync_and_no_progress(start: Start, qualifier: str | None) -> None:
+    """What others brought counts as not synced, which alone is no reason for a checkpoint: it might be a lower one."""
+    store = start(disk=(disk := FaultyDisk()))
+    offered = Offered(IMEI, b"%photof", 8192, 0, qualifier=qualifier)
+    upload = store.open(offered, PEER)
+    upload.write(0, [os.urandom(4096)])
+    upload.park()
+    for _ in range(2):
+        upload = store.open(offered, PEER)
+        assert upload.offset_bytes == (4096 if qualifier is None else 3072)
+        assert upload.unsynced_bytes == 4096
+        disk.calls.clear()
+        upload.park()
+        assert not [call for call in disk.calls if call.startswith(("write", "fsync", "fdatasync"))]
+
+
 def test_the_second_part_set_aside_does_not_overwrite_the_first(start: Start) -> None:
     store = start(disk=(disk := FaultyDisk(fail_at=1, errno=errno.EIO, only="fdatasync")))
     for number in (1, 2):

@@ -16,7 +16,7 @@ from store_faults import IMEI
 from dsmgateway.store import Offered
 from dsmgateway.store.journal import Checkpoint, encode_checkpoint, encode_header, read_journal
 from dsmgateway.store.naming import final_path, is_final_path, iso_time, sidecar_path
-from dsmgateway.store.part import proven_checkpoint, resume_offset
+from dsmgateway.store.resuming import proven_checkpoint
 from dsmgateway.store.sidecar import encode_sidecar, offer_fields, parse_sidecar, path_fields
 
 OFFERED = Offered(IMEI, b"dsm/picture/231020/231452.jpg", 200_000, 0x1234)
@@ -203,7 +203,7 @@ def test_a_checkpoint_is_proven_by_the_bytes_found_and_by_nothing_else(
 
 def test_a_device_goes_on_at_a_whole_packet_and_always_has_one_to_send() -> None:
     offered = Offered(IMEI, b"a", 4096, 0)
-    offsets = [resume_offset(offered, offset) for offset in (0, 1023, 1024, 3000, 4095, 4096)]
+    offsets = [offered.resume_offset(offset) for offset in (0, 1023, 1024, 3000, 4095, 4096)]
     assert offsets == [0, 0, 1024, 2048, 3072, 3072]
     assert Offered(IMEI, b"a", 0, 0).last_packet_bytes == 0
 

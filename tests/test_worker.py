@@ -439,6 +439,19 @@ class CheckpointTests(HandRun):
             self.step()
         self.assertEqual(upload.unsynced_bytes, 0)
 
+    def test_what_a_crash_left_counts_as_not_synced(self) -> None:
+        """The journal does not tell which checkpoints are durable, so crashes do not add up to more than that."""
+        offered = _offered(packets=2048)
+        for begin in (0, 128):
+            upload = self.opened(offered)
+            self.assertEqual(upload.offset_bytes, 1024 * begin)
+            self.append(upload, upload.offset_bytes, 128 * PACKET)
+            self.step()
+            self.clock.advance(5)
+            self.step()
+            self.assertEqual(len(self.ran("fdatasync")), 2 if begin else 0)
+            upload.abandon()
+
     def test_many_checkpoints_are_made_a_few_at_a_time(self) -> None:
         """Finishes do not wait behind all of them; the lane is due at once as long as some are left."""
         self._three_that_are_due()

@@ -6,8 +6,9 @@ What the rest of the gateway uses is named here; how it works is told in `part` 
 
 from dsmgateway.store.check import Checked, Kind, State, check
 from dsmgateway.store.files import Disk
+from dsmgateway.store.finishing import Answer
 from dsmgateway.store.share import Share
-from dsmgateway.store.store import Answer, FileStore
+from dsmgateway.store.store import FileStore
 from dsmgateway.store.upload import OtherFile, Upload
 from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Recovery, Stored
 from dsmgateway.store.volume import Failing, Healed, NoRoom, VolumeFailing

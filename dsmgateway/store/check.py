@@ -16,8 +16,8 @@ from pathlib import Path
 from dsmgateway.store.files import Disk, unless_gone
 from dsmgateway.store.journal import read_journal
 from dsmgateway.store.naming import MEDIA, PROBE, SPOOL, is_final_path, sidecar_path
-from dsmgateway.store.part import proven_checkpoint, resume_offset
 from dsmgateway.store.recovery import read_record, sha256_of, tree, under_way
+from dsmgateway.store.resuming import proven_checkpoint
 
 
 class Kind(enum.Enum):
@@ -148,7 +148,7 @@ def _standing(part: Path, disk: Disk) -> tuple[int, int]:
         return 0, 0
     proven = proven_checkpoint(_whole(part, disk), journal.checkpoints)
     whole_bytes = journal.offered.size_bytes
-    return (0 if proven is None else resume_offset(journal.offered, proven.offset_bytes)), whole_bytes
+    return (0 if proven is None else journal.offered.resume_offset(proven.offset_bytes)), whole_bytes
 
 
 def _whole(path: Path, disk: Disk) -> Iterator[bytes]:

@@ -12,9 +12,7 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -89,14 +87,12 @@ class Disk:
 
     def write(self, path: StrPath, descriptor: int, offset_bytes: int, pieces: Sequence[bytes | memoryview]) -> None:
         """Write all pieces one after the other from ``offset_bytes`` on, however short the single writes are."""
-        left: deque[bytes | memoryview] = deque(piece for piece in pieces if len(piece))
-        while left:
-            written = self.run("write", path, os.pwritev, descriptor, list(islice(left, _MOST_PIECES)), offset_bytes)
-            offset_bytes += written
-            while left and written >= len(left[0]):
-                written -= len(left.popleft())
-            if written:
-                left[0] = memoryview(left[0])[written:]
+        left_bytes = sum(map(len, pieces))
+        while left_bytes:
+            written = self.run("write", path, os.pwritev, descriptor, pieces[:_MOST_PIECES], offset_bytes)
+            left_bytes -= written
+            if left_bytes:
+                offset_bytes, pieces = offset_bytes + written, _without(pieces, written)
 
     def blocks(self, path: StrPath, descriptor: int, start_bytes: int, end_bytes: int) -> Iterator[bytes]:
         """Read from ``start_bytes`` up to ``end_bytes`` in blocks; ends early where the file does."""
@@ -203,6 +199,15 @@ class Disk:
                 raise StoreError(f"lock {path}: another gateway is using this data folder") from error
             raise
         return descriptor
+
+
+def _without(pieces: Sequence[bytes | memoryview], count_bytes: int) -> list[bytes | memoryview]:
+    """Return what these pieces have beyond so many bytes, which is something."""
+    whole = 0
+    while count_bytes >= len(pieces[whole]):
+        count_bytes -= len(pieces[whole])
+        whole += 1
+    return [memoryview(pieces[whole])[count_bytes:], *pieces[whole + 1 :]]
 
 
 def unless_gone(call: Callable[[], _T]) -> _T | None:

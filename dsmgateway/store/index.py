@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,8 @@ _SCHEMA = (
 _CREATED = [(statement,) for statement in _SCHEMA[1:]]
 _COLUMNS = "path, imei, device_path, size, sha256, crc16, qualifier"
 _INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_SELECT = f"SELECT {_COLUMNS} FROM stored WHERE imei = ? AND device_path = ? AND size = ? ORDER BY path"
+#: Offers that are looked for in one go: far from as many variables as a statement may have.
+_MOST_OFFERS = 128
 
 #: Seconds to wait for the commits of other processes: less than store-timeout, more than a slow disk takes for many.
 _BUSY_S = 60.0
@@ -92,8 +94,17 @@ class Index:
 
     def find(self, imei: str, device_path: bytes, size_bytes: int) -> list[Record]:
         """Return the stored files of this device that have this path and size, in order of their paths."""
-        rows = self._read(_SELECT, (imei, device_path, size_bytes))
-        return [Record(*row) for row in rows]
+        return self.find_all([(imei, device_path, size_bytes)]).get((imei, device_path, size_bytes), [])
+
+    def find_all(self, offers: Sequence[tuple[str, bytes, int]]) -> dict[tuple[str, bytes, int], list[Record]]:
+        """Do as `find` does for many (device, path, size) at once; where nothing is stored, there is nothing."""
+        found: dict[tuple[str, bytes, int], list[Record]] = {}
+        for first in range(0, len(offers), _MOST_OFFERS):
+            some = offers[first : first + _MOST_OFFERS]
+            for row in self._read(_select(len(some)), tuple(chain.from_iterable(some))):
+                record = Record(*row)
+                found.setdefault((record.imei, record.device_path, record.size_bytes), []).append(record)
+        return found
 
     def has(self, path: str) -> bool:
         """Say whether the file at this path has been committed."""
@@ -218,6 +229,15 @@ class Index:
 
     def _not_open(self) -> StoreError:
         return StoreError(f"query {self.path}: the index is not open")
+
+
+def _select(offers: int) -> str:
+    """Return the statement that finds the files of so many offers; each is looked up in the index of offers."""
+    values = ", ".join(["(?, ?, ?)"] * offers)
+    return (
+        f"WITH offered (by_imei, by_path, by_size) AS (VALUES {values}) SELECT {_COLUMNS} FROM offered"
+        " CROSS JOIN stored ON imei = by_imei AND device_path = by_path AND size = by_size ORDER BY path"
+    )
 
 
 def _fetched(connection: sqlite3.Connection, statement: str, values: _Values) -> list[tuple[Any, ...]]:

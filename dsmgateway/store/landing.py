@@ -23,7 +23,7 @@ from dsmgateway.store.folders import Folders
 from dsmgateway.store.index import Index
 from dsmgateway.store.naming import MEDIA, PROBE, folder_of, sidecar_path
 from dsmgateway.store.spool import SIDECAR, Spool
-from dsmgateway.store.values import Record
+from dsmgateway.store.values import Offered, Record, are_compatible
 
 #: A block of most file systems: less might be kept in the inode.
 _PROBE_BYTES = 4096
@@ -125,6 +125,10 @@ class Ground:
     def is_present(self, record: Record) -> bool:
         """Say whether the stored file is still where the index says, with its size."""
         return self.disk.size(self.path(record.path)) == record.size_bytes
+
+    def is_copy(self, record: Record, offered: Offered) -> bool:
+        """Say whether a stored file of equal content is the one that is offered, and still there."""
+        return are_compatible(record.qualifier, offered.qualifier) and self.is_present(record)
 
     def _clear(self, *paths: Path) -> None:
         for path in paths:

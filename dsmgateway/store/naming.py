@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from dsmgateway.families import format_of, stem_of
 
@@ -17,6 +18,8 @@ INDEX = "index.sqlite3"
 LOCK = "lock"
 #: How the name of a file begins that a starting gateway has in both folders for a moment.
 PROBE = ".probe"
+#: Seconds of which it is remembered how they are written, since many files have the same: as long as a file takes.
+_SECONDS = 256
 _FINAL = re.compile(
     r"media/[0-9]{15}/[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{8}T[0-9]{9}Z_[A-Za-z0-9-]{1,40}_[0-9a-f]{8}\.[a-z0-9]{1,8}"
 )
@@ -24,11 +27,10 @@ _FINAL = re.compile(
 
 def final_path(imei: str, device_path: bytes, received_ms: int, sha256: str) -> str:
     """Return where a file received at ``received_ms`` (since 1970) goes, relative to the data folder."""
-    received = datetime.fromtimestamp(received_ms // 1000, UTC)
-    year, month, day, hour, minute, second, *_ = received.timetuple()
-    stamp = f"{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}{received_ms % 1000:03}Z"
+    second = _second(received_ms // 1000)
+    stamp = f"{second}{received_ms % 1000:03}Z".replace("-", "").replace(":", "")
     name = f"{stamp}_{stem_of(device_path)}_{sha256[:8]}.{format_of(device_path).extension}"
-    return f"{MEDIA}/{imei}/{year:04}/{month:02}/{day:02}/{name}"
+    return f"{MEDIA}/{imei}/{second[:10].replace('-', '/')}/{name}"
 
 
 def is_final_path(path: str) -> bool:
@@ -48,4 +50,12 @@ def folder_of(path: str) -> str:
 
 def iso_time(seconds: float) -> str:
     """Return seconds since 1970 as ISO 8601 in UTC with milliseconds: ``2026-01-31T23:59:59.123Z``."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # The fraction by way of microseconds, since a whole number of milliseconds can be a little less as a float.
+    milliseconds = int(seconds // 1) * 1000 + round(seconds % 1 * 1_000_000) // 1000
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@lru_cache(maxsize=_SECONDS)
+def _second(seconds: int) -> str:
+    """Return whole seconds since 1970 as ISO 8601 in UTC, without the zone: ``2026-01-31T23:59:59``."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType
 
 from dsmgateway.families import UNKNOWN_FORMAT, format_of, row_of
@@ -31,9 +31,9 @@ _OURS = frozenset({"family", "camera", "kind", "media_type", "qualifier"})
 
 def encode_sidecar(fields: Mapping[str, object], about: Mapping[str, object]) -> bytes:
     """Return the sidecar with our ``fields``, then what the caller says ``about`` the file; ours win."""
-    extra = {name: _plain(value) for name, value in about.items() if name not in fields.keys() | _OURS}
-    lines = [f"  {_QUOTED(str(name))}: {_text(value)}" for name, value in {**fields, **extra}.items()]
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
+    said = {str(name): value for name, value in about.items()}
+    extra = {name: value for name, value in said.items() if name not in fields and name not in _OURS}
+    return f"{_object({**fields, **extra}, 0)}\n".encode("ascii")
 
 
 def path_fields(offered: Offered) -> dict[str, object]:
@@ -89,29 +89,38 @@ def _is_ours(record: Record) -> bool:
     return record.size_bytes <= _LARGEST_BYTES and is_final_path(record.path) and bool(_SHA256.fullmatch(record.sha256))
 
 
-def _text(value: object) -> str:
-    """Return a value of the outermost object as JSON, indented by two more for each level."""
-    if value is None:
+def _text(value: object, depth: int = 0) -> str:
+    """Return anything as JSON, as far as JSON can say it: a file is never lost for an odd value in its metadata.
+
+    ``depth`` is how many arrays and objects it is in, besides the outermost object. The module json indents in Python,
+    too, and takes three times as long.
+    """
+    if value is None or depth > _DEEPEST:
         return "null"
     if isinstance(value, str):
         return _QUOTED(value)
     if type(value) is int:
         return str(value)
-    return json.dumps(value, indent=2, allow_nan=False).replace("\n", "\n  ")
-
-
-def _plain(value: object, depth: int = 0) -> object:
-    """Turn anything into what JSON can say: a file is never lost for an odd value in its metadata."""
-    if depth > _DEEPEST:
-        return None
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
+    if isinstance(value, int | float):
+        return json.dumps(value) if math.isfinite(value) else "null"
     if isinstance(value, bytes):
-        return value.hex()
+        return _QUOTED(value.hex())
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner, depth + 1) for name, inner in value.items()}
+        return _object({str(name): inner for name, inner in value.items()}, depth + 1)
     if isinstance(value, list | tuple):
-        return [_plain(inner, depth + 1) for inner in value]
-    return str(value)
+        return _indented("[", [_text(inner, depth + 1) for inner in value], "]", depth + 1)
+    return _QUOTED(str(value))
+
+
+def _object(fields: Mapping[str, object], depth: int) -> str:
+    """Return an object as JSON; ``depth`` is that of its values."""
+    return _indented("{", [f"{_QUOTED(name)}: {_text(value, depth)}" for name, value in fields.items()], "}", depth)
+
+
+def _indented(begin: str, texts: Sequence[str], end: str, depth: int) -> str:
+    """Return what is between two brackets, indented by two for each level, as the module json does it."""
+    if not texts:
+        return begin + end
+    margin = "\n" + "  " * depth
+    between = f",{margin}  "
+    return f"{begin}{margin}  {between.join(texts)}{margin}{end}"

@@ -126,10 +126,11 @@ class Spool:
 
     def clear(self, key: str, kind: str) -> None:
         """Delete the file of this kind, if it is there."""
-        if not self.may_have(key, kind):
+        names = self._names()[kind]
+        if key not in names:
             return
         was_there = self._disk.unlink(f"{self._prefix}{key}{kind}")
-        self._names()[kind].discard(key)
+        names.discard(key)
         if was_there and kind == PART:
             self._parts.add(-1)
             self._has_deleted = True

@@ -11,28 +11,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store.comparison import Comparison
 from dsmgateway.store.files import Disk, lacks_room
+from dsmgateway.store.finishing import Answer, Finishing
 from dsmgateway.store.index import Index
-from dsmgateway.store.landing import Ground, Landing
-from dsmgateway.store.naming import INDEX, LOCK, MEDIA, PROBE, SPOOL, final_path, folder_of, iso_time, sidecar_path
-from dsmgateway.store.part import PartUpload, Room, open_part
+from dsmgateway.store.landing import Ground
+from dsmgateway.store.naming import INDEX, LOCK, MEDIA, PROBE, SPOOL
+from dsmgateway.store.part import Room
 from dsmgateway.store.recovery import Restart, expire, read_record
+from dsmgateway.store.resuming import open_part
 from dsmgateway.store.share import Share
-from dsmgateway.store.sidecar import encode_sidecar, offer_fields, path_fields
 from dsmgateway.store.signs import ADMITTING, FIRST_PROCESS, Sign, keep_out, let_in, show
 from dsmgateway.store.spool import PART, SIDECAR, Spool
-from dsmgateway.store.upload import Ended, Upload
-from dsmgateway.store.values import Differs, Dropped, Expired, Offered, Record, Recovery, Stored, are_compatible
+from dsmgateway.store.upload import Upload
+from dsmgateway.store.values import Dropped, Expired, Offered, Recovery
 from dsmgateway.store.volume import NoRoom, Space, Volume
-
-Answer = Stored | Differs | StoreError
-_Finish = tuple[Upload, Mapping[str, object]]
 
 
 class FileStore:
@@ -73,10 +71,10 @@ class FileStore:
         self._index = Index(folder / INDEX, self._disk)
         probe = PROBE if share is None else f"{PROBE}-{share.number}"
         self._ground = Ground(folder, self._disk, self._spool, self._index, probe)
+        self._finishing = Finishing(self._ground, now)
         show_full = partial(self._show, Sign.FULL)
-        self._space = Space(
-            self._disk, self._spool.folder, min_free_bytes, show_full, clock, needed, self._others_kept_out
-        )
+        alone = partial(self._others_kept_out, share) if share else nullcontext
+        self._space = Space(self._disk, self._spool.folder, min_free_bytes, show_full, clock, needed, alone)
         self._room = Room(self._disk, self._spool, self._space.release, self._ended)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
@@ -138,18 +136,13 @@ class FileStore:
         """Try whether a failing volume can be written to again, everywhere; return whether it takes files now."""
         return self._locked is not None and self.volume.probe(self._try_to_write)
 
-    def finish(self, uploads: Sequence[_Finish]) -> list[Answer]:
+    def finish(self, uploads: Sequence[tuple[Upload, Mapping[str, object]]]) -> list[Answer]:
         """Store whole files durably, as a group; return an answer for each, in order.
 
         Each comes with what its sidecar shall say besides what the store knows. A file that fails has its `StoreError`
         as the answer and can be offered again; the others are not harmed.
         """
-        answers: dict[int, Answer] = {}
-        waiting = list(enumerate(uploads))
-        while waiting:
-            group, waiting = _without_twins(waiting)
-            answers.update(self._finish(group))
-        return [answers[number] for number in range(len(uploads))]
+        return self._finishing.finish(uploads)
 
     def expire(self, part_max_age_s: float) -> tuple[Expired, ...]:
         """Delete parts that nobody has written to for ``part_max_age_s`` seconds; raises `StoreError`."""
@@ -186,16 +179,13 @@ class FileStore:
         return Recovery(parts=self._spool.parts)
 
     @contextmanager
-    def _others_kept_out(self) -> Iterator[None]:
+    def _others_kept_out(self, share: Share) -> Iterator[None]:
         """Let no other process find out meanwhile whether a file fits, so that not two take the same room."""
-        if self._share is None:
-            yield
-            return
-        self._disk.run("lock", self._folder / LOCK, keep_out, self._share.lock, ADMITTING)
+        self._disk.run("lock", self._folder / LOCK, keep_out, share.lock, ADMITTING)
         try:
             yield
         finally:
-            self._disk.run("unlock", self._folder / LOCK, let_in, self._share.lock, ADMITTING)
+            self._disk.run("unlock", self._folder / LOCK, let_in, share.lock, ADMITTING)
 
     def _show(self, sign: Sign, holds: bool) -> None:
         if self._locked is not None:
@@ -276,125 +266,6 @@ class FileStore:
         if offered.start_crc == 0 or offered.size_bytes == 0 or offered.in_packets or offered.qualifier is not None:
             return None
         for record in self._index.find(offered.imei, offered.device_path, offered.size_bytes):
-            if record.crc16 == offered.start_crc and self._is_copy(record, offered):
+            if record.crc16 == offered.start_crc and self._ground.is_copy(record, offered):
                 return Comparison(self._disk, self._ground.path(record.path), offered, record)
         return None
-
-    def _finish(self, group: Sequence[tuple[int, _Finish]]) -> dict[int, Answer]:
-        """Finish files no two of which have the same content."""
-        answers: dict[int, Answer] = {}
-        landings: dict[int, Landing] = {}
-        taken: set[str] = set()
-        # An upload that has ended already may share its part with the one that took it over.
-        parts = {
-            number: upload for number, (upload, _about) in group if isinstance(upload, PartUpload) and upload.is_open
-        }
-        for part in parts.values():
-            part.begin_writing()
-        for number, (upload, about) in group:
-            try:
-                prepared = self._prepare(upload, about, taken)
-            except StoreError as error:
-                upload.abandon(error)
-                prepared = error
-            if isinstance(prepared, Landing):
-                landings[number] = prepared
-                taken.add(prepared.record.path)
-            else:
-                answers[number] = prepared
-        if any(isinstance(answer, Stored) for answer in answers.values()):
-            with suppress(StoreError):
-                self._spool.sync_deleted()
-        self._ground.land(list(landings.values()))
-        offers = {number: upload.offered for number, (upload, _about) in group}
-        for number, landing in landings.items():
-            answers[number] = landing.failure or _stored(landing.record, offers[number], duplicate=False)
-        for number, part in parts.items():
-            if isinstance(answers[number], StoreError):
-                with suppress(StoreError):
-                    part.tidy()
-        return answers
-
-    def _prepare(self, upload: Upload, about: Mapping[str, object], taken: set[str]) -> Answer | Landing:
-        upload.require_whole()
-        if isinstance(upload, Comparison):
-            return self._compared(upload)
-        assert isinstance(upload, PartUpload)
-        offered, sha256 = upload.offered, upload.digests.sha256
-        for record in self._index.find(offered.imei, offered.device_path, upload.position_bytes):
-            if record.sha256 == sha256 and self._is_copy(record, offered):
-                upload.abandon(Ended(f"{offered} is a duplicate"))
-                self._ground.forget(offered.key)
-                return _stored(record, offered, duplicate=True)
-        upload.seal()
-        return self._landing(upload, about, taken)
-
-    def _is_copy(self, record: Record, offered: Offered) -> bool:
-        """Say whether a stored file of equal content is the one that is offered, and still there."""
-        return are_compatible(record.qualifier, offered.qualifier) and self._ground.is_present(record)
-
-    def _compared(self, upload: Comparison) -> Answer:
-        answer = upload.result()
-        if isinstance(answer, Stored):
-            self._ground.forget(upload.offered.key)
-        return answer
-
-    def _landing(self, upload: PartUpload, about: Mapping[str, object], taken: set[str]) -> Landing:
-        offered, digests = upload.offered, upload.digests
-        received_ms = int(self._now() * 1000)
-        while not self._is_free(path := _path(offered, digests.sha256, received_ms), taken):
-            received_ms += 1
-        record = Record(
-            path=path,
-            imei=offered.imei,
-            device_path=offered.device_path,
-            size_bytes=upload.position_bytes,
-            sha256=digests.sha256,
-            crc16=digests.crc16,
-            qualifier=offered.qualifier,
-        )
-        fields: dict[str, object] = {
-            "imei": offered.imei,
-            **path_fields(offered),
-            **offer_fields(offered),
-            "path": path,
-            "size": record.size_bytes,
-            "sha256": digests.sha256,
-            "crc16": digests.crc16,
-            "start_crc": offered.start_crc,
-            "start_crc_matched": digests.crc16 == offered.start_crc if offered.start_crc else None,
-            "first_seen": iso_time(upload.history.first_seen),
-            "received": iso_time(received_ms / 1000),
-            "connections": upload.history.connections,
-            "bytes_received_twice": upload.history.twice_bytes,
-            "peer": upload.peer,
-        }
-        return Landing(offered.key, record, folder_of(self._ground.path(path)), encode_sidecar(fields, about))
-
-    def _is_free(self, path: str, taken: set[str]) -> bool:
-        names = (path, sidecar_path(path))
-        return path not in taken and all(self._disk.size(self._ground.path(name)) is None for name in names)
-
-
-def _stored(record: Record, offered: Offered, *, duplicate: bool) -> Stored:
-    crc_differs = offered.start_crc not in (0, record.crc16)
-    return Stored(record.path, record.sha256, record.size_bytes, duplicate, crc_differs)
-
-
-def _path(offered: Offered, sha256: str, received_ms: int) -> str:
-    return final_path(offered.imei, offered.device_path, received_ms, sha256)
-
-
-def _without_twins(
-    waiting: Sequence[tuple[int, _Finish]],
-) -> tuple[list[tuple[int, _Finish]], list[tuple[int, _Finish]]]:
-    """Split off the files whose content another one of the group may have: they must see its result."""
-    seen: set[tuple[str, bytes]] = set()
-    group: list[tuple[int, _Finish]] = []
-    later: list[tuple[int, _Finish]] = []
-    for item in waiting:
-        offered = item[1][0].offered
-        offer = (offered.imei, offered.device_path)
-        (later if offer in seen else group).append(item)
-        seen.add(offer)
-    return group, later

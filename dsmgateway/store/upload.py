@@ -30,8 +30,8 @@ class Upload(abc.ABC):
 
     ``offset_bytes`` is where the device shall go on, a multiple of 1024 below the size. ``position_bytes`` is where
     the next byte is expected, ``dirty_bytes`` how many were written since the last checkpoint, ``unsynced_bytes`` how
-    many since the last durable one, ``peer`` who sends it. After the first `StoreError` of the disk every further call
-    raises the same one.
+    many a power cut may take: those since the last durable one, ``peer`` who sends it. After the first
+    `StoreError` of the disk every further call raises the same one.
     """
 
     __slots__ = ("_refusal", "dirty_bytes", "offered", "offset_bytes", "peer", "position_bytes", "unsynced_bytes")
@@ -60,7 +60,7 @@ class Upload(abc.ABC):
         if the bytes are not those of the part that was taken up.
         """
         self.require_open()
-        end_bytes = offset_bytes + sum(len(piece) for piece in data)
+        end_bytes = offset_bytes + sum(map(len, data))
         if not 0 <= offset_bytes <= self.position_bytes:
             raise StoreError(f"{self.offered}: bytes at {offset_bytes} would leave a hole at {self.position_bytes}")
         if end_bytes > self.offered.size_bytes:

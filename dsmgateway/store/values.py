@@ -61,6 +61,16 @@ class Offered:
         """Say whether so many bytes from the start can be the whole file."""
         return packets.is_whole(held_bytes, self.size_bytes, self.in_packets)
 
+    def resume_offset(self, held_bytes: int) -> int:
+        """Return where the device shall go on when so much is proven to be held, in bytes; 0 means on a new part.
+
+        With a qualifier one packet is asked for that is held already, to be compared.
+        """
+        if self.qualifier == "":
+            return 0
+        offset_bytes = packets.resume_offset(held_bytes, self.size_bytes)
+        return offset_bytes if self.qualifier is None else max(offset_bytes - PACKET_BYTES, 0)
+
     def _text(self) -> bytes:
         """Return all fields, unambiguously: what is plain begins with a digit, the rest with a letter."""
         text = b"%b %d %d %b" % (self.imei.encode(), self.size_bytes, self.start_crc, self.device_path)
