@@ -155,7 +155,7 @@ class Event(enum.Enum):
     OFFERS = (
         "device.offers",
         "info",
-        "A device said again what it offers, after a file or because it began again.",
+        "A device that offers something more said so, after a file or because it began again.",
         (*OF_CONNECTION, "protocol_id", "offers", "unknown_settings"),
     )
     DISCONNECTED = (

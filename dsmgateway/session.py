@@ -113,7 +113,7 @@ class Session(Reception):
         self._offers = in_order(offers, self.last_resort)
         names = [offer.name for offer in in_order(offers, Offer(0))]
         unknown = f"{init.unknown_settings:08x}" if init.unknown_settings else None
-        if names or unknown or event is Event.CONNECTED:
+        if names or event is Event.CONNECTED:
             effects.append(self._note(event, protocol_id=init.protocol_id, offers=names, unknown_settings=unknown))
         effects += self._ask_next(init.protocol_id)
         if self._asked:

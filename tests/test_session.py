@@ -280,6 +280,12 @@ def test_nothing_to_send() -> None:
     assert notes(effects)[Event.CONNECTED] == {"protocol_id": 5, "offers": [], "unknown_settings": "40000400"}
 
 
+def test_nothing_more_to_send() -> None:
+    """That it ends as nearly every connection does needs no line of its own."""
+    effects = session_in(S.AWAIT_NEXT_INIT).receive(init(IDLE))
+    assert effects == [fx.Send(c.Close()), fx.End("nothing to send")]
+
+
 @pytest.mark.parametrize("state", [S.AWAIT_PATH, S.AWAIT_METADATA, S.AWAIT_START])
 def test_init_before_the_file(state: State) -> None:
     """A device that begins again before a file is under way is followed; it need not be claimed twice."""
