@@ -1,4 +1,7 @@
-"""What a session asks for: values that `dsmgateway.protocol` performs, in order."""
+"""What a session asks for: values that `dsmgateway.protocol` performs, in order, and nobody keeps.
+
+They are not frozen, since to make one that is takes three times as long, and a file takes dozens.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dsmgateway.metadata import Metadata
 from dsmgateway.states import State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Send a command to the device; with ``renews`` the state's time limit begins anew."""
 
@@ -18,12 +21,12 @@ class Send:
     renews: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DropUntilSync:
     """Throw away file data in flight until SYNC."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExpectData:
     """This many bytes of file data, or up to a packet less with ``whole_packets``, make the file whole."""
 
@@ -31,14 +34,14 @@ class ExpectData:
     whole_packets: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """This connection is the device's newest: end any older one."""
 
     imei: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Open:
     """Ask the store where the file stands; answer with `Session.opened`, `Session.turned_away` or `store_failed`.
 
@@ -53,7 +56,7 @@ class Open:
     qualifier: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
     """Write file data at this offset; a lower one than before overwrites."""
 
@@ -61,7 +64,7 @@ class Append:
     data: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     """Make the file durable; answer with `Session.stored`, `Session.differs` or `Session.store_failed`."""
 
@@ -69,12 +72,12 @@ class Finish:
     metadata: Metadata | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Park:
     """Keep the unfinished file with a checkpoint and let go of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Note:
     """Write a log event, with the state in which it happened."""
 
@@ -83,7 +86,7 @@ class Note:
     state: State = field(default=State.ENDED, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class End:
     """End the connection; ``abort`` throws away what is still to be sent."""
 

@@ -28,12 +28,12 @@ _WHOLE_BYTES = PACKET_BYTES + FRAME_OVERHEAD_BYTES
 _MOST_WHOLE = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DataRun:
     """File data of ``frames`` frames in a row, DATA or ENHANCED_DATA, each with the right chained CRC.
 
     ``offset_bytes`` is what the first one says of its place in the file (ENHANCED_DATA), else None; where later ones
-    say it, it is the place they have.
+    say it, it is the place they have. Not frozen, as is no effect: that would triple what it costs to make one.
     """
 
     data: bytes = field(repr=False)
