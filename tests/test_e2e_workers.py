@@ -436,7 +436,7 @@ def test_a_fleet_with_tls_and_bad_links(tmp_path: Path) -> None:
     ):
         report = simulated(gateway, "--to", f"127.0.0.1:{secret}", "--cameras=12", "--files=2", *faults)
         assert_stored_exactly_once(gateway, report)
-        assert not gateway.troubles()
+        assert not gateway.troubles() and not gateway.events("tls.failed") and not gateway.events("proxy.failed")
         assert_lines_are_the_owners(gateway.rows(), 2)
         assert gateway.stop() == 0
         checked(gateway)
