@@ -89,16 +89,20 @@ def _run_of_cuts(disk: PoweredDisk, gateway: RunningGateway, cuts: int, seed: in
 
 @pytest.mark.slow
 @pytest.mark.soak
-def test_no_acknowledged_file_is_lost_in_a_power_cut(tmp_path: Path) -> None:
-    """After every cut what was acknowledged is there and whole, and the cameras deliver the rest, once."""
-    cuts = times(5, 60)
+@pytest.mark.parametrize(("workers", "least_cuts"), [(1, 5), (2, 3)], ids=["one-process", "two-workers"])
+def test_no_acknowledged_file_is_lost_in_a_power_cut(tmp_path: Path, workers: int, least_cuts: int) -> None:
+    """After every cut what was acknowledged is there and whole, and the cameras deliver the rest, once.
+
+    Also where several processes write to the disk that goes away under all of them at once.
+    """
+    cuts = times(least_cuts, 60)
     begun_s, accounts, recovered = time.monotonic(), [], 0
     for number, first in enumerate(range(0, cuts, CUTS)):
         scratch = tmp_path / str(number)
         scratch.mkdir()
-        options = ("data=ordered", "data=writeback", "data=journal")[number % 3]
-        with powered_disk(scratch, options) as disk:
-            gateway = RunningGateway(scratch, "--checkpoint-interval=0.3", "--min-free=1", data=disk.folder / "data")
+        with powered_disk(scratch, ("data=ordered", "data=writeback", "data=journal")[number % 3]) as disk:
+            options = (f"--workers={workers}", "--checkpoint-interval=0.3", "--min-free=1")
+            gateway = RunningGateway(scratch, *options, data=disk.folder / "data")
             try:
                 accounts.append(_run_of_cuts(disk, gateway, min(CUTS, cuts - first), seed=number))
                 checked(gateway)
@@ -108,7 +112,7 @@ def test_no_acknowledged_file_is_lost_in_a_power_cut(tmp_path: Path) -> None:
     acknowledged = sum(len(account.acknowledged) for account in accounts)
     stored = sum(len(account.gateway.events("file.stored")) for account in accounts)
     print(
-        f"\n{cuts} cuts: {acknowledged} acknowledged files, 0 lost; {sum(row.unfinished for row in accounts)} parts"
+        f"\n{cuts} cuts of {workers} worker processes: {acknowledged} acknowledged files, 0 lost; {sum(row.unfinished for row in accounts)} parts"
         f" looked at, {sum(row.resumed for row in accounts)} gone on with at their checkpoint; {recovered} finishes cut"
         f" off; {stored} files stored in all; {time.monotonic() - begun_s:.0f} s"
     )
