@@ -31,13 +31,13 @@ demo: $(READY) ## see it work: simulated cameras with faults against a real gate
 	$(BIN)/python -m dsmgateway.simulator.demo
 
 test: $(READY) ## run the tests, but for the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
 
 slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops, power cuts (root)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 workers: $(READY) ## run end-to-end tests of one process against two
-	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not one_process' \
+	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow and not one_process' \
 		$(addprefix tests/test_e2e_,$(addsuffix .py,vectors takeover restart families fleet kill balancer admission)) $(ARGS)
 
 soak: $(READY) ## hunt: anything in any order, kills, power cuts (root), any bytes; DSMGATEWAY_SOAK=5 for five times as long

@@ -32,6 +32,8 @@ _FRAMES_EACH = 40_000
 _SETTLE_S = 6.0
 #: Connections of the idle workload's warm-up.
 _IDLE_WARM_UP = 200
+#: Seconds in which the connections of the warm-up end.
+_PARTING_S = 1.0
 #: Seconds that a server may take to accept what has connected.
 _ACCEPT_S = 60.0
 #: What has to be free on the disk for files to be left there until the end.
@@ -238,7 +240,7 @@ class Measurer:
         with self._load(server, {**few, "run": next(self._numbers)}) as load:
             load.go()
             load.report()
-        time.sleep(1.0)  # the connections of the warm-up end
+        time.sleep(_PARTING_S)
         with self._load(server, {**job, "run": next(self._numbers)}) as load:
             before, open_before = server.begin()["rss"], _descriptors(server)
             load.go()

@@ -1,19 +1,22 @@
 """What several tests build: a device's bytes, the vectors, and a session driven by hand.
 
-Nothing here opens a socket, waits, or writes a file.
+Nothing here opens a socket or waits.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from dsmgateway import commands as c
@@ -34,6 +37,15 @@ settings.load_profile("dsmgateway")
 # A shell has what it starts in the background ignore SIGINT, and so would every process that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep bytecode for this run where none is to be kept: hundreds of processes would compile the gateway anew."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        bytecode = tempfile.TemporaryDirectory(prefix="dsmgateway-bytecode-")
+        config.add_cleanup(bytecode.cleanup)
+        os.environ["PYTHONPYCACHEPREFIX"] = bytecode.name
+
 
 IMEI = 356917000000013
 OTHER_IMEI = 356917000000021

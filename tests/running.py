@@ -32,6 +32,9 @@ Row = dict[str, Any]
 
 #: With how many worker processes every gateway runs that does not say it itself; empty: one process.
 WORKERS = os.environ.get("DSMGATEWAY_TEST_WORKERS", "")
+#: Has a gateway read each packet when it comes, for tests that wait for that: else it leaves some of a file in the
+#: kernel for `LOOK_AFTER_S`.
+AT_ONCE = "--receive-low-water=1"
 #: Of a test that looks into the gateway's one process, or counts what each of several does by itself.
 one_process = pytest.mark.one_process
 
@@ -243,7 +246,7 @@ class RunningGateway:
         return [int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(ours) and row[3] == established]
 
     def has_read(self) -> None:
-        """Wait until the gateway has taken every byte that was sent to it."""
+        """Wait until the gateway has taken every byte that was sent to it; in the middle of a file see `AT_ONCE`."""
         eventually("the gateway reads what it was sent", lambda: not any(self.connections))
 
 

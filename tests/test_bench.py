@@ -71,7 +71,7 @@ def frames_of(run: dict[str, Any], protocol: int) -> int:
 
 
 def test_links_that_are_lost_cost_no_file(bench: Any, tmp_path: Path) -> None:
-    of = {"count": 6, "sizes": (60_000, 60_000), "rate": 20, "spread_s": 0.1, "cut_at_s": 1.5, "back_s": 0.3}
+    of = {"count": 6, "sizes": (40_000, 40_000), "rate": 40, "spread_s": 0.1, "cut_at_s": 0.7, "back_s": 0.2}
     kinds = measured(bench, tmp_path, "storm", **of)["kinds"]
     (sink,), (gateway,) = kinds["sink"], kinds["gateway"]
     assert (sink["files"], gateway["files"]) == (6, 6)
@@ -98,7 +98,10 @@ def test_a_fleet_goes_on_until_the_time_is_over(bench: Any, tmp_path: Path, monk
         assert set(run) >= {"delay_s", "sweep_interval_s", "late_s"}
 
 
-def test_idle_connections_are_all_held_while_memory_is_looked_at(bench: Any, tmp_path: Path) -> None:
+def test_idle_connections_are_all_held_while_memory_is_looked_at(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.measure, "_PARTING_S", 0.3)
     holds = measured(bench, tmp_path, "idle", count=50, spread_s=0.1)["holds"]
     assert {(hold, kind) for hold, kinds in holds.items() for kind in kinds} == {
         (hold, kind) for hold in ("silent", "answered") for kind in ("sink", "gateway")

@@ -94,9 +94,10 @@ def test_a_mixed_fleet_on_bad_links_gets_every_file_through_haproxy(tmp_path: Pa
         report = simulated(gateway, "--to", f"127.0.0.1:{entries[tls]}", "--cameras", "12", "--files", "3", *faults)
         assert_stored_exactly_once(gateway, report)
         assert not gateway.troubles()
-        failed = {row["reason"] for row in gateway.events("tls.failed" if tls else "proxy.failed")}
-        # A link may be cut that early, too: the balancer then ends what it has begun for it.
-        assert failed <= {"closed by the peer before the handshake was done"}
+        # Links are cut in the middle of DATA, which is asked for when the handshake has long been done.
+        assert not gateway.events("tls.failed") and not gateway.events("proxy.failed")
+        connected = gateway.events("device.connected")
+        assert len(connected) == report["summary"]["connections"] > report["summary"]["faults"]["cut"] > 0
         checked(gateway)
 
 
@@ -108,8 +109,6 @@ def test_haproxys_checks_are_no_lines_in_the_log(tmp_path: Path) -> None:
         proxied_gateway(tmp_path) as (gateway, tls_port),
         balancer(tmp_path, gateway.port, tls_port, check_interval="100ms"),
     ):
-        gateway.wait_for("device.disconnected")  # the test's own look whether haproxy listens
-        gateway.wait_for("tls.failed")
         since = gateway.log_end
         time.sleep(1)
         assert gateway.rows(since) == []

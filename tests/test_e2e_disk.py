@@ -16,7 +16,7 @@ import pytest
 from conftest import content
 from faults import fill, small_disk, traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
-from running import DSMGATEWAY, Row, RunningGateway, checked, environment, eventually, running_gateway
+from running import AT_ONCE, DSMGATEWAY, Row, RunningGateway, checked, environment, eventually, running_gateway
 
 from dsmgateway.commands import PACKET_BYTES, RepeatInit
 from dsmgateway.store.check import State, check
@@ -324,7 +324,6 @@ def test_parking_fails(gateway: RunningGateway, tmp_path: Path) -> None:
         eventually("the part is there", lambda: gateway.spool(".part"))
         with traced(gateway.pid, tmp_path / "trace", *inject(fault, path)):
             camera.say(*picture.frames()[:5])
-            gateway.has_read()
             camera.socket.close()
             assert_said_once(gateway, since, fault.words.format(path=path), EIO)
             healed(gateway, since)
@@ -406,7 +405,7 @@ def test_a_slow_disk_pauses_the_sender(gateway: RunningGateway, tmp_path: Path) 
 def test_a_stop_does_not_wait_for_a_stuck_disk(tmp_path: Path) -> None:
     """A disk that hangs at the stop costs progress since the last checkpoint, never the stop itself."""
     picture = Picture(content(60_000))
-    with running_gateway(tmp_path, "--stop-timeout=1", "--checkpoint-bytes=16KiB") as gateway:
+    with running_gateway(tmp_path, AT_ONCE, "--stop-timeout=1", "--checkpoint-bytes=16KiB") as gateway:
         part = gateway.data / "spool" / f"{picture.key}.part"
         with HandCamera(gateway.port, picture) as camera:
             camera.begin()
@@ -433,7 +432,7 @@ def test_a_stop_does_not_wait_for_a_stuck_disk(tmp_path: Path) -> None:
 def test_a_stop_on_a_failing_disk(tmp_path: Path) -> None:
     """A stop that cannot park a file says so, ends all the same with exit code 0, and the file is begun again."""
     picture = Picture(content(60_000))
-    with running_gateway(tmp_path) as gateway:
+    with running_gateway(tmp_path, AT_ONCE) as gateway:
         part = gateway.data / "spool" / f"{picture.key}.part"
         with HandCamera(gateway.port, picture) as camera:
             camera.begin()

@@ -129,7 +129,6 @@ def begin_and_lose(gateway: RunningGateway, file: DualCamFile, packets: int) -> 
     with HandDualCam(gateway) as camera:
         assert camera.offer_file(file) == 0
         camera.say(c.Sync(1), *file.frames()[:packets])
-        gateway.has_read()
     gateway.wait_for("file.parked", held=packets * 1024)
 
 
@@ -241,7 +240,6 @@ def test_without_metadata_a_photo_begins_anew(tmp_path: Path) -> None:
                     camera.leave()
                 else:
                     camera.say(c.Sync(1), *photo.frames()[:12])
-                    gateway.has_read()
         stored(gateway, photo)
 
 

@@ -19,7 +19,7 @@ ALLOWED_AGAIN_BYTES = 2048
 ALLOWED_MEMORY_KIB = 200 * 1024
 
 FLEETS = [
-    pytest.param(60, id="60-cameras"),
+    pytest.param(40, id="40-cameras"),
     pytest.param(300, id="300-cameras", marks=pytest.mark.slow),
 ]
 

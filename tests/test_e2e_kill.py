@@ -21,7 +21,11 @@ from dsmgateway.crc import crc16
 
 @pytest.mark.parametrize(
     ("kills", "cameras", "files"),
-    [pytest.param(5, 12, 4, id="5-kills"), pytest.param(20, 24, 12, id="20-kills", marks=pytest.mark.slow)],
+    [
+        pytest.param(3, 12, 3, id="3-kills"),
+        pytest.param(5, 12, 4, id="5-kills", marks=pytest.mark.slow),
+        pytest.param(20, 24, 12, id="20-kills", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_in_mid_transfer(tmp_path: Path, kills: int, cameras: int, files: int) -> None:
     """After every SIGKILL what was acknowledged is there; every unfinished file goes on at its last checkpoint."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import cut, load_vectors
-from running import RunningGateway, checked, running_gateway
+from running import AT_ONCE, RunningGateway, checked, running_gateway
 
 Chunks = Callable[[bytes], list[bytes]]
 Chunked = tuple[RunningGateway, Chunks]
@@ -36,7 +36,7 @@ def gathered(data: bytes) -> list[bytes]:
 @pytest.fixture(scope="module", params=[as_recorded, anywhere, gathered])
 def chunked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chunked]:
     """A gateway for all the vectors, with nothing stored yet, and how their segments are cut."""
-    options = [] if request.param is gathered else ["--receive-low-water=1"]
+    options = [] if request.param is gathered else [AT_ONCE]
     with running_gateway(tmp_path_factory.mktemp("vectors"), *options) as gateway:
         yield gateway, request.param
         assert not gateway.troubles()

@@ -442,7 +442,7 @@ def test_a_walk_that_failed_once(seed: int) -> None:
 def test_walks() -> None:
     """A seed is a walk; one that fails is named, and is the same when it is taken again."""
     first = random.SystemRandom().randrange(1 << 32) if SOAK else 0
-    for seed in range(first, first + times(100, 5000)):
+    for seed in range(first, first + times(60, 5000)):
         try:
             _walk(seed)
         except BaseException as error:
@@ -455,7 +455,7 @@ def test_walks() -> None:
 def test_anything_goes() -> None:
     """The machine, as often as there is time for."""
     chosen = settings(
-        max_examples=times(50, 1000),
+        max_examples=times(30, 1000),
         stateful_step_count=60,
         derandomize=not SOAK,
         database=None,
