@@ -38,6 +38,8 @@ class Killed(BaseException):
 class FaultyDisk(Disk):
     """A disk that dies before call number ``kill_at``, or fails call number ``fail_at`` with ``errno``.
 
+    With ``lasting`` it fails all later ones, too.
+
     Syncs are only counted: a killed process leaves the page cache, so nothing is lost by leaving them out.
     """
 
@@ -47,6 +49,7 @@ class FaultyDisk(Disk):
         self.fail_at = fail_at
         self.errno = errno
         self.only = only
+        self.lasting = False
         self.dead = False
         self._descriptors: set[int] = set()
         self._connections: list[sqlite3.Connection] = []
@@ -60,7 +63,7 @@ class FaultyDisk(Disk):
             if len(self.calls) == self.kill_at:
                 self.dead = True
                 raise Killed
-            if len(self.calls) == self.fail_at:
+            if len(self.calls) == self.fail_at or (self.lasting and len(self.calls) > self.fail_at > 0):
                 call = self._failing(call)
         if call in (os.fsync, os.fdatasync):
             call = self.synced

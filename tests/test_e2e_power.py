@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from account import Account
 from power import PoweredDisk, powered_disk
-from running import RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually
+from running import RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually, simulated
 from soak import times
 
 from dsmgateway.store.check import State, check
@@ -54,6 +55,7 @@ def _cut(disk: PoweredDisk, gateway: RunningGateway, chance: random.Random) -> N
     disk.cut(log_is_lost=chance.random() < 0.75)
     if chance.random() < 0.5:
         time.sleep(chance.uniform(0.1, 0.8))
+    assert gateway.process is not None and gateway.process.poll() is None
     gateway.kill()
     disk.power_on()
 
@@ -76,6 +78,7 @@ def _assert_readable(gateway: RunningGateway) -> None:
 def _run_of_cuts(disk: PoweredDisk, gateway: RunningGateway, cuts: int, seed: int) -> Account:
     """Cameras of all families deliver, through these cuts; afterwards every file is there, once."""
     chance, account = random.Random(seed), Account(gateway)
+    worker_ends = WORKER_ENDS if "--workers=1" not in gateway.command else frozenset()
     options = f"--cameras={CAMERAS} --files={3 * cuts} --mix --size=10k-60k --rate=60k --cut-every=100 --corrupt=0.002"
     more = f"--truncate=0.002 --swap=0.3 --reconnect-delay=0.1 --attempts=100000 --seed={seed}"
     gateway.start()
@@ -88,7 +91,7 @@ def _run_of_cuts(disk: PoweredDisk, gateway: RunningGateway, cuts: int, seed: in
             time.sleep(chance.uniform(0.1, 2.0))
             assert simulation.runs, "the cameras were done before the last cut"
             _cut(disk, gateway, chance)
-            account.take(troubles=DISK_IS_AWAY | WORKER_ENDS)
+            account.take(troubles=DISK_IS_AWAY | worker_ends)
             _assert_ended_of_it(gateway, since)
             _assert_readable(gateway)
             gateway.start()
@@ -98,6 +101,23 @@ def _run_of_cuts(disk: PoweredDisk, gateway: RunningGateway, cuts: int, seed: in
     assert not gateway.troubles(account.log_ends[-1])
     assert gateway.stop() == 0
     return account
+
+
+@pytest.mark.slow
+def test_a_gateway_of_one_process_lives_on_without_its_disk(tmp_path: Path) -> None:
+    """Also on an ext4 that ends who writes to memory that is one of its files: there is no such memory."""
+    with powered_disk(tmp_path, "data=journal") as disk:
+        gateway = RunningGateway(tmp_path, "--workers=1", "--min-free=1", data=disk.folder / "data").start()
+        try:
+            simulated(gateway, "--cameras=12", "--files=2", "--size=10k", "--reconnect-delay=0.1", "--seed=0")
+            subprocess.run(["sync", "-f", str(disk.folder)], check=True)
+            disk.cut()
+            with Simulation(gateway, "--cameras=12", "--files=2", "--size=10k", "--attempts=1000", "--seed=100"):
+                eventually("the gateway knows of it", lambda: gateway.events("store.failing"))
+                time.sleep(2)
+            assert gateway.process is not None and gateway.process.poll() is None
+        finally:
+            gateway.kill()
 
 
 @pytest.mark.slow

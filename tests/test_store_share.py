@@ -149,3 +149,14 @@ def test_nobody_is_a_process_before_the_last_one_of_its_number_has_ended(tmp_pat
 def test_only_a_store_that_runs_can_be_lent(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="the store is not running"):
         FileStore(tmp_path).lend()
+
+
+def test_the_index_is_mapped_into_memory_only_where_processes_share_it(
+    tmp_path: Path, lender: FileStore, memory: int
+) -> None:
+    """A disk that goes away ends who writes to such memory."""
+    mapped = tmp_path / "index.sqlite3-shm"
+    assert not mapped.exists()
+    store = joined(tmp_path, lender.lend(), memory, 0)
+    assert mapped.exists()
+    store.stop()

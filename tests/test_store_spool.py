@@ -295,7 +295,7 @@ def test_a_finish_that_fails_leaves_no_part_with_which_nobody_can_go_on(
     store = start(disk=disk)
     upload = store.open(offered, PEER)
     send(upload, offered.size_bytes)
-    disk.only, disk.calls, disk.errno, disk.fail_at = failing, [], errno.ENOSPC, 1
+    disk.only, disk.calls, disk.errno, disk.fail_at, disk.lasting = failing, [], errno.ENOSPC, 1, failing == "query"
     assert isinstance(store.finish([(upload, {})])[0], StoreError)
     disk.only, disk.fail_at = "", 0
     assert (names(store), store._spool.parts, told) == ([], 0, [])

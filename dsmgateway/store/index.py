@@ -35,6 +35,9 @@ _INSERT = f"INSERT OR REPLACE INTO stored ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?,
 #: Offers that are looked for in one go: far from as many variables as a statement may have.
 _MOST_OFFERS = 128
 
+#: How SQLite comes to its files. Several processes have part of the database in a file that is mapped into memory, and
+#: where the disk goes away an access to that may end the process (SIGBUS); one alone keeps it in memory of its own.
+_ALONE, _SHARED = "unix-excl", "unix"
 #: Seconds to wait for the commits of other processes: less than store-timeout, more than a slow disk takes for many.
 _BUSY_S = 60.0
 
@@ -51,8 +54,10 @@ class _Garbled(sqlite3.DatabaseError):
 class Index:
     """The database at ``path``. Every method may block and raises `StoreError`."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
+    def __init__(self, path: Path, disk: Disk, *, alone: bool = True) -> None:
+        """``alone``: no other process uses it meanwhile."""
         self.path = path
+        self._address = f"{path.absolute().as_uri()}?vfs={_ALONE if alone else _SHARED}"
         self._disk = disk
         self._writing = threading.Lock()
         self._reading = threading.Lock()
@@ -149,7 +154,8 @@ class Index:
             "open",
             self.path,
             sqlite3.connect,
-            self.path,
+            self._address,
+            uri=True,
             timeout=_BUSY_S,
             isolation_level=None,
             check_same_thread=False,

@@ -68,7 +68,7 @@ class FileStore:
         self._share = share
         parts, needed = (share.parts, share.needed_bytes) if share else (None, None)
         self._spool = Spool(folder / SPOOL, self._disk, max_parts, lambda part: self.dropped(part), parts)
-        self._index = Index(folder / INDEX, self._disk)
+        self._index = Index(folder / INDEX, self._disk, alone=share is None)
         probe = PROBE if share is None else f"{PROBE}-{share.number}"
         self._ground = Ground(folder, self._disk, self._spool, self._index, probe)
         self._finishing = Finishing(self._ground, now)
