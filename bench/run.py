@@ -3,6 +3,7 @@
     python bench/run.py                                       all of it
     python bench/run.py --only A,D --runs 3 --json /tmp/results.json
     python bench/run.py --quick                               as small as is enough to see that it works
+    python bench/run.py --only D --gateway=--log-level=warn   what one option of the gateway's changes
 
 It measures the gateway of the checkout that it lies in. Figures are `report`'s matter, workloads are in `workloads`.
 """
@@ -16,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(WORKLOADS), help="names of workloads, with commas between")
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind, of which the median counts")
     parser.add_argument("--quick", action="store_true", help="small workloads, one run")
+    parser.add_argument("--gateway", action="append", default=[], metavar="OPTION", help="an option of the gateway's")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where the servers' files go meanwhile")
     given = parser.parse_args()
@@ -50,11 +53,14 @@ def main() -> int:
     begin, disturbance = time.monotonic(), Disturbance()
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="bench-") as folder:
         measurer = Measurer(Path(folder).resolve(), given.runs, lambda line: print(line, flush=True))
+        if given.gateway:
+            measurer.remarks.append(f"The gateway was run with {' '.join(given.gateway)}.")
         found: dict[str, object] = {}
         failures: dict[str, str] = {}
         for name in names:
+            workload = quick(WORKLOADS[name]) if given.quick else WORKLOADS[name]
             try:
-                one = measurer.measure(quick(WORKLOADS[name]) if given.quick else WORKLOADS[name])
+                one = measurer.measure(replace(workload, options=(*workload.options, *given.gateway)))
             except BenchError as error:
                 failures[name] = str(error)
                 print(f"{name} failed: {error}", flush=True)

@@ -110,6 +110,8 @@ def connections_of(rows: list[Row]) -> list[tuple[str, Connection]]:
                 connection.parked |= row["event"] == "file.parked"
             case "device.disconnected":
                 connection.received_bytes = row["received"]
+                # The INIT after the last file, which offers nothing, has no line of its own.
+                connection.inits += row["reason"] == "nothing to send" and bool(connection.stretches)
     return found
 
 
