@@ -134,7 +134,7 @@ class Measurer:
 
     def _row(self, verifier: Verifier, job: Row, report: Row, used: Row) -> Row:
         sent = sent_files(job["run"], job["sizes"], report.pop("files"), job["first"])
-        verifier.verify(sent)
+        verifier.verify(sent, damaged=bool(job.get("damage")))
         stored = sum(file.size for file in sent)
         load_s, wall_s = report.pop("cpu_s"), report.pop("wall_s")
         return {
@@ -144,6 +144,7 @@ class Measurer:
             "load_share": load_s / wall_s,
             "after_cut_s": wall_s - job["cut_at_s"] if job.get("cut_at_s") else None,
             "files": len(sent),
+            "flagged": len(verifier.flagged),
             "bytes": stored,
             "cpu_s_per_gb": used["cpu_s"] / stored * 1e9,
             "sent_twice": report["data_bytes"] - sum(frames_bytes(file.size, job.get("protocol", 5)) for file in sent),

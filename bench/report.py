@@ -394,7 +394,36 @@ def _load_table(results: Row) -> Table:
     return Table("The generator", words, ("workload", "server", "core", "late p50", "p99", "max", "held"), rows)
 
 
+def _flagged(results: Row) -> list[str]:
+    """Say where damage had the right CRC by chance."""
+    remarks = []
+    for name, one in _all_kinds(results):
+        runs = one["kinds"].get("gateway", [])
+        count = sum(run.get("flagged", 0) for run in runs)
+        if count:
+            files = sum(run["files"] for run in runs)
+            remarks.append(
+                f"{name}: of {files:,} files {count} {'is' if count == 1 else 'are'} not what was sent, and "
+                f"{'its sidecar says' if count == 1 else 'their sidecars say'} so: of damaged frames one in 65,536 has "
+                "the right CRC-16, which START's CRC of the whole file shows."
+            )
+    return remarks
+
+
 # -- pages
+
+
+def put_into(results: Row, again: Row) -> Row:
+    """Return results with those workloads in them that were measured again, and a remark that says so."""
+    names, one = again["workloads"], again["machine"]
+    remark = f"{', '.join(names)}: measured again by itself on {one['date']}, with commit {one['commit']}."
+    return {
+        **results,
+        "minutes": round(results["minutes"] + again["minutes"], 1),
+        "remarks": list(dict.fromkeys([*results["remarks"], *again["remarks"], remark])),
+        "failures": {name: why for name, why in results["failures"].items() if name not in names},
+        "workloads": {**results["workloads"], **names},
+    }
 
 
 def text(results: Row) -> str:
@@ -416,7 +445,7 @@ def text(results: Row) -> str:
 
 def _remarks(results: Row) -> list[str]:
     remarks = [f"{name} failed: {failure}." for name, failure in results["failures"].items()]
-    remarks += [*results["remarks"], *lateness(results)]
+    remarks += [*results["remarks"], *_flagged(results), *lateness(results)]
     one = results["machine"]
     if _disturbed(one):
         remarks.append(

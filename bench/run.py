@@ -23,9 +23,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from machine_facts import Disturbance, about_machine
-from measure import Measurer, require_disk
+from measure import Measurer, Row, require_disk
 from processes import OTHER_CORES, ROOT, BenchError, raise_hard_limit
-from report import text
+from report import put_into, text
 from workloads import WORKLOADS, quick
 
 from dsmgateway.descriptors import raise_descriptor_limit
@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind, of which the median counts")
     parser.add_argument("--quick", action="store_true", help="small workloads, one run")
     parser.add_argument("--gateway", action="append", default=[], metavar="OPTION", help="an option of the gateway's")
+    parser.add_argument("--again", action="store_true", help="put what is measured into the results that --json has")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where the servers' files go meanwhile")
     given = parser.parse_args()
@@ -44,6 +45,8 @@ def main() -> int:
     for name in names:
         if name not in WORKLOADS:
             parser.error(f"no workload is called {name!r}; there are {', '.join(WORKLOADS)}")
+    if given.again and not (given.json and given.json.is_file()):
+        parser.error("--again needs results: --json FILE")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
     raise_hard_limit()
     raise_descriptor_limit()
@@ -55,7 +58,7 @@ def main() -> int:
         measurer = Measurer(Path(folder).resolve(), given.runs, lambda line: print(line, flush=True))
         if given.gateway:
             measurer.remarks.append(f"The gateway was run with {' '.join(given.gateway)}.")
-        found: dict[str, object] = {}
+        found: Row = {}
         failures: dict[str, str] = {}
         for name in names:
             workload = quick(WORKLOADS[name]) if given.quick else WORKLOADS[name]
@@ -75,12 +78,18 @@ def main() -> int:
                 "failures": failures,
                 "workloads": found,
             }
-            if given.json:  # after each, so that what was measured is there whatever happens later
-                given.json.write_text(json.dumps(results, indent=1) + "\n")
+            if given.json and not given.again:  # after each, so that what was measured is there whatever happens later
+                _write(given.json, results)
     print(text(results))
+    if given.again and not failures:
+        _write(given.json, put_into(json.loads(given.json.read_text()), results))
     for name, failure in failures.items():
         print(f"bench: {name}: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _write(path: Path, results: Row) -> None:
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import subprocess
@@ -191,7 +192,34 @@ def test_a_file_that_is_missing_or_differs_is_found(bench: Any, tmp_path: Path, 
             verifier.verify(sent)
 
 
-def put(folder: Path, kind: str, number: int, file: Any, content: bytes) -> None:
+@pytest.mark.parametrize("said", [True, False])
+def test_a_damaged_file_is_forgiven_where_frames_are_damaged_and_its_sidecar_says_so(
+    bench: Any, tmp_path: Path, said: bool
+) -> None:
+    sent = bench.verify.sent_files(1, (2000, 2000), [1], first=5)
+    put(tmp_path, "gateway", 0, sent[0], bytes(2000), start_crc_matched=not said)
+    for damaged in (False, True):
+        verifier = bench.verify.Verifier("gateway", tmp_path)
+        if said and damaged:
+            assert verifier.verify(sent, damaged=True) == len(verifier.flagged) == 1
+        else:
+            with pytest.raises(bench.processes.BenchError, match=r"^gateway: "):
+                verifier.verify(sent, damaged=damaged)
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was_there(bench: Any) -> None:
+    machine = {"date": "2026-11-23", "commit": "abc"}
+    old = {"minutes": 20.0, "remarks": ["one"], "failures": {"B": "oh", "C": "no"}, "workloads": {"A": 1}}
+    new = {"minutes": 1.5, "remarks": ["one", "two"], "failures": {}, "workloads": {"B": 2}, "machine": machine}
+    assert bench.report.put_into(old, new) == {
+        "minutes": 21.5,
+        "remarks": ["one", "two", "B: measured again by itself on 2026-11-23, with commit abc."],
+        "failures": {"C": "no"},
+        "workloads": {"A": 1, "B": 2},
+    }
+
+
+def put(folder: Path, kind: str, number: int, file: Any, content: bytes, start_crc_matched: bool = True) -> None:
     """Store a file as a server of this kind does, the gateway's with a sidecar that says what was sent."""
     if kind == "sink":
         (folder / f"{file.imei}-{number}.jpg").write_bytes(content)
@@ -199,8 +227,14 @@ def put(folder: Path, kind: str, number: int, file: Any, content: bytes) -> None
     path = f"media/{file.imei}-{number}.jpg"
     (folder / "media").mkdir(exist_ok=True)
     (folder / path).write_bytes(content)
-    sidecar = {"imei": file.imei, "device_path": file.path.decode(), "path": path, "sha256": file.sha256}
-    (folder / path).with_suffix(".json").write_text(json.dumps(sidecar))
+    sidecar = {
+        "imei": file.imei,
+        "device_path": file.path.decode(),
+        "path": path,
+        "start_crc_matched": start_crc_matched,
+    }
+    sha256 = file.sha256 if start_crc_matched else hashlib.sha256(content).hexdigest()
+    (folder / path).with_suffix(".json").write_text(json.dumps({**sidecar, "sha256": sha256}))
 
 
 # -- sums
