@@ -416,11 +416,13 @@ def _flagged(results: Row) -> list[str]:
 def put_into(results: Row, again: Row) -> Row:
     """Return results with those workloads in them that were measured again, and a remark that says so."""
     names, one = again["workloads"], again["machine"]
-    remark = f"{', '.join(names)}: measured again by itself on {one['date']}, with commit {one['commit']}."
+    begin = f"{', '.join(names)}: measured again by itself on "
+    remark = f"{begin}{one['date']}, with commit {one['commit']}."
+    older = [words for words in results["remarks"] if not words.startswith(begin)]
     return {
         **results,
         "minutes": round(results["minutes"] + again["minutes"], 1),
-        "remarks": list(dict.fromkeys([*results["remarks"], *again["remarks"], remark])),
+        "remarks": list(dict.fromkeys([*older, *again["remarks"], remark])),
         "failures": {name: why for name, why in results["failures"].items() if name not in names},
         "workloads": {**results["workloads"], **names},
     }

@@ -209,7 +209,8 @@ def test_a_damaged_file_is_forgiven_where_frames_are_damaged_and_its_sidecar_say
 
 def test_what_is_measured_again_takes_the_place_of_what_was_there(bench: Any) -> None:
     machine = {"date": "2026-11-23", "commit": "abc"}
-    old = {"minutes": 20.0, "remarks": ["one"], "failures": {"B": "oh", "C": "no"}, "workloads": {"A": 1}}
+    before = "B: measured again by itself on 2026-11-22, with commit xyz."
+    old = {"minutes": 20.0, "remarks": ["one", before], "failures": {"B": "oh", "C": "no"}, "workloads": {"A": 1}}
     new = {"minutes": 1.5, "remarks": ["one", "two"], "failures": {}, "workloads": {"B": 2}, "machine": machine}
     assert bench.report.put_into(old, new) == {
         "minutes": 21.5,
