@@ -216,6 +216,11 @@ def _goal_table(results: Row) -> Table:
     return Table("Goals", "", ("goal", "wanted", "found", ""), rows)
 
 
+def _begun(words: str) -> str:
+    """Return words as a sentence begins; `str.capitalize` would make kb of KB."""
+    return words[:1].upper() + words[1:]
+
+
 def _spread(found: Iterable[float], scale: float = 1.0, form: str = "{:.1f}") -> str:
     ordered = sorted(value * scale for value in found)
     if not ordered:
@@ -302,7 +307,7 @@ def _curve_table(curve: Row) -> Table:
         )
     heads = ("cameras", "CPU-s/GB sink", "gateway", "ratio", "ms/camera sink", "gateway", "core sink", "gateway")
     words = (
-        f"{curve['title'].capitalize()}. CPU milliseconds a camera are those of its connection and its file. Where the "
+        f"{_begun(curve['title'])}. CPU milliseconds a camera are those of its connection and its file. Where the "
         "core is used up, reads bring more at once and cost less for each byte."
     )
     return Table("More and more cameras", words, heads, rows)
@@ -317,7 +322,7 @@ def _live_table(live: Row) -> Table:
         rows.append((kind, f"{share:.0%}", *delays, sweeps))
     heads = ("server", "of a core", "delay p50, ms", "p99", "max", "sweeps at most apart, s")
     words = (
-        f"{live['title'].capitalize()}, on one core; a window in the middle. The delay is that of a timer of 5 ms in "
+        f"{_begun(live['title'])}, on one core; a window in the middle. The delay is that of a timer of 5 ms in "
         "the server's reactor."
     )
     return Table("A live fleet", words, heads, rows)
@@ -337,7 +342,7 @@ def _storm_table(storm: Row) -> Table:
             )
         )
     heads = ("server", "s until all are acknowledged", "CPU-s", "delay max, ms", "MB sent twice", "files resumed")
-    return Table("A storm", f"{storm['title'].capitalize()}; counted from the cut.", heads, rows)
+    return Table("A storm", f"{_begun(storm['title'])}; counted from the cut.", heads, rows)
 
 
 def _idle_table(idle: Row) -> Table:
@@ -348,7 +353,7 @@ def _idle_table(idle: Row) -> Table:
         memory = [f"{kinds[kind]['rss'] / 1e6:.0f}" for kind in KINDS]
         rows.append((words[hold], *memory, *(f"{one:.2f}" for one in each), f"{each[1] - each[0]:.2f}"))
     heads = ("connections that", "MB sink", "gateway", "KiB/connection sink", "gateway", "beyond")
-    return Table("Idle connections", f"{idle['title'].capitalize()}: memory (RSS).", heads, rows)
+    return Table("Idle connections", f"{_begun(idle['title'])}: memory (RSS).", heads, rows)
 
 
 def _durable_table(durable: Row) -> Table:
@@ -368,16 +373,14 @@ def _durable_table(durable: Row) -> Table:
             _spread((run["store"]["cpu_s_per_file"] for run in runs), 1e3, "{:.2f}"),
         )
     )
-    return Table(
-        "Durable files", f"{durable['title'].capitalize()}, on one core.", ("", "files/s", "CPU-ms/file"), rows
-    )
+    return Table("Durable files", f"{_begun(durable['title'])}, on one core.", ("", "files/s", "CPU-ms/file"), rows)
 
 
 def _workers_table(workers: Row) -> Table:
     rates = {number: [run["files"] / run["load_s"] for run in runs] for number, runs in workers["workers"].items()}
     one = median(rates["1"])
     rows = [(number, _spread(found, 1, "{:,.0f}"), f"{median(found) / one:.2f}") for number, found in rates.items()]
-    return Table("Several processes", f"{workers['title'].capitalize()}.", ("workers", "files/s", "times one"), rows)
+    return Table("Several processes", f"{_begun(workers['title'])}.", ("workers", "files/s", "times one"), rows)
 
 
 def _load_table(results: Row) -> Table:
