@@ -36,6 +36,7 @@ from dsmgateway.lookout import KnownFile
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
 from dsmgateway.settings import OPTIONS, Option
+from dsmgateway.turns import bound_turns
 from dsmgateway.workers.supervisor import SupervisorService
 
 txaio.use_twisted()
@@ -181,6 +182,7 @@ class TwistdService(MultiService):
         # The reactor puts its own handlers in place when it begins to run, and this is called right after that.
         self._reactor.callWhenRunning(lambda: self._take_signals((self._reactor.sigTerm, self._reactor.sigInt)))
         self._reactor.callWhenRunning(spare_the_collector)
+        bound_turns(self._reactor)
         self._reactor.callWhenRunning(self._gather_lines)
         super().startService()
         self._take_signals((signal.SIG_DFL, signal.default_int_handler))

@@ -26,6 +26,7 @@ from dsmgateway.collector import spare_the_collector
 from dsmgateway.errors import GatewayError
 from dsmgateway.escape import one_line
 from dsmgateway.logs import LineObserver
+from dsmgateway.turns import bound_turns
 from dsmgateway.workers.boot import FAILED, READY, RELOAD, STOP, Boot, receive_boot
 from dsmgateway.workers.pieces import ENTRY_END, Pieces
 from dsmgateway.workers.service import WorkerService
@@ -138,6 +139,7 @@ def run(connection: socket.socket) -> int:
     _take_signals(control, reactor)
     reactor.addReader(control)
     spare_the_collector()
+    bound_turns(reactor)
     observer.gather(reactor)
     reactor.run(installSignalHandlers=False)
     return 0
