@@ -11,8 +11,6 @@ from __future__ import annotations
 import select
 from typing import Any
 
-from twisted.internet.epollreactor import EPollReactor
-
 #: Connections with something to read or room to write that are taken in one turn, which takes some milliseconds.
 MOST_AT_ONCE = 32
 
@@ -22,7 +20,7 @@ class _SomeAtATime:
 
     def __init__(self, poller: select.epoll) -> None:
         self.register, self.modify, self.unregister = poller.register, poller.modify, poller.unregister
-        self._poll = poller.poll
+        self.close, self._poll = poller.close, poller.poll
 
     def poll(self, timeout_s: float, most: int) -> list[tuple[int, int]]:
         """Wait for what is ready, and return no more of it than one turn shall have."""
@@ -30,6 +28,6 @@ class _SomeAtATime:
 
 
 def bound_turns(reactor: Any) -> None:
-    """Have ``reactor`` take no more than `MOST_AT_ONCE` connections in a turn; one that is not epoll's stays as it is."""
-    if isinstance(reactor, EPollReactor) and not isinstance(reactor._poller, _SomeAtATime):
+    """Have ``reactor`` take no more than `MOST_AT_ONCE` connections in a turn; one without epoll stays as it is."""
+    if isinstance(getattr(reactor, "_poller", None), getattr(select, "epoll", ())):
         reactor._poller = _SomeAtATime(reactor._poller)

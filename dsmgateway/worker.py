@@ -229,7 +229,8 @@ class StoreWorker:
     def append(self, upload: Upload, offset_bytes: int, data: bytes, done: Callable[[Failure | None], object]) -> None:
         """Write bytes at an offset of the file; ``done`` is told when they are, which is not yet durable, or why not.
 
-        That can take a second on an idle disk: wait for it only to bound what is under way.
+        That can take a second on an idle disk: wait for it only to bound what is under way. To a lane that is far
+        behind this adds with a short sleep, so that its thread has the interpreter.
         """
         if not self._running:
             done(Failure(StoreError("the store is not running")))

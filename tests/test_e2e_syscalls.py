@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from conftest import IDLE, content, init
 from faults import Call, calls, quoted, traced
 from hand_camera import HandCamera, Picture
-from running import running_gateway
+from running import eventually, running_gateway
 
 from dsmgateway import commands as c
+from dsmgateway.turns import MOST_AT_ONCE
 
 WRITES = ("write", "writev", "pwritev", "pwritev2", "pwrite64")
 SYNCS = ("fsync", "fdatasync")
@@ -98,3 +101,18 @@ def test_a_file_is_durable_before_it_is_acknowledged(tmp_path: Path, after_file:
     assert ends == ["000c", "000a", "0008", "0002"], "the acknowledgement was not the first word after RESUME"
     steps = sorted([sealed, recorded, renamed, linked, day_synced, committed, end], key=lambda call: call.begin)
     print("", *(f"{call.name}({call.text[:150]}" for call in steps), sep="\n")
+
+
+def test_a_turn_of_the_reactor_takes_few_of_many_connections(tmp_path: Path) -> None:
+    """However many there are: the timers and the store's answers would have to wait for all of them."""
+    with running_gateway(tmp_path) as gateway, ExitStack() as cameras:
+        for _ in range(100):
+            cameras.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+        eventually("all of them are there", lambda: len(gateway.connections) == 100)
+        with (
+            traced(gateway.pid, tmp_path / "trace", "-e", "trace=epoll_wait"),
+            HandCamera(gateway.port, Picture(content(1_000))) as camera,
+        ):
+            camera.begin()
+    most = {int(call.text.rpartition("], ")[2].split(", ")[0]) for call in Trace(tmp_path / "trace").calls}
+    assert most == {MOST_AT_ONCE}, "Twisted no longer asks as it did: see dsmgateway/turns.py"
