@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from conftest import IDLE, content, init
 from faults import Call, calls, quoted, traced
 from hand_camera import HandCamera, Picture
-from running import eventually, running_gateway
+from running import children, eventually, running_gateway
 
 from dsmgateway import commands as c
 from dsmgateway.turns import MOST_AT_ONCE
@@ -103,16 +104,16 @@ def test_a_file_is_durable_before_it_is_acknowledged(tmp_path: Path, after_file:
     print("", *(f"{call.name}({call.text[:150]}" for call in steps), sep="\n")
 
 
-def test_a_turn_of_the_reactor_takes_few_of_many_connections(tmp_path: Path) -> None:
-    """However many there are: the timers and the store's answers would have to wait for all of them."""
-    with running_gateway(tmp_path) as gateway, ExitStack() as cameras:
-        for _ in range(100):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_turn_of_the_reactor_takes_few_of_many_connections(tmp_path: Path, workers: int) -> None:
+    """However many there are: timers and the store's answers would have to wait for all of them."""
+    trace_path = tmp_path / "trace"
+    with running_gateway(tmp_path, f"--workers={workers}") as gateway, ExitStack() as cameras:
+        for _ in range(100 * workers):
             cameras.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
-        eventually("all of them are there", lambda: len(gateway.connections) == 100)
-        with (
-            traced(gateway.pid, tmp_path / "trace", "-e", "trace=epoll_wait"),
-            HandCamera(gateway.port, Picture(content(1_000))) as camera,
-        ):
-            camera.begin()
-    most = {int(call.text.rpartition("], ")[2].split(", ")[0]) for call in Trace(tmp_path / "trace").calls}
-    assert most == {MOST_AT_ONCE}, "Twisted no longer asks as it did: see dsmgateway/turns.py"
+        pid = gateway.pid if workers == 1 else children(gateway.pid)[0]
+        eventually("it has taken them", lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) > 2 * MOST_AT_ONCE)
+        with traced(pid, trace_path, "-e", "trace=epoll_wait"):
+            eventually("it turns, at its sweep at the latest", lambda: trace_path.read_text().count(" = ") > 3)
+    asked = [re.search(r"\], (\d+), -?\d+\) += \d", call.text) for call in calls(trace_path)]
+    assert {int(one[1]) for one in asked if one} == {MOST_AT_ONCE}, "Twisted does not ask as it did: see turns.py"
