@@ -439,10 +439,9 @@ class CameraProtocol(Protocol):
         self._guard(self._written, cost_bytes, failure)
 
     def _written(self, cost_bytes: int, failure: Failure | None) -> None:
+        self._unwritten_bytes -= cost_bytes  # of no file any more, if it failed
         if failure is not None:
             self._store_failed(failure)
-        else:
-            self._unwritten_bytes -= cost_bytes
         if failure is not None or self._paused:
             self._advance()
 
