@@ -28,8 +28,6 @@ KINDS = ("sink", "gateway")
 FLAT = 1.25
 #: Up to how many it shall be so.
 MOST = 20_000
-#: From this share of a core on a server is called busy: more load would only wait.
-BUSY = 0.95
 #: A generator that is later than this in one of a hundred frames, or has less of its core left, may be the limit.
 LATE_S, LATE_SHARE = 0.05, 0.9
 _SWEEP_MISSED_S = 2.0
