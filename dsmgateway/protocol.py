@@ -142,11 +142,11 @@ class CameraProtocol(Protocol):
         self.factory.welcome(self)
         self._handshakes = ISSLTransport.providedBy(self.transport)
         self._sends_at_once = ITCPTransport.providedBy(self.transport) and not self._handshakes
-        if self.factory.settings.trace is None and self._sends_at_once:
-            self._low_water = LowWater(self.transport, self.factory.settings.receive_low_water)
-        if self.factory.settings.trace is not None:
-            now = self.factory.clock.seconds
-            self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
+        settings = self.factory.settings
+        if settings.trace is not None:
+            self._trace = Trace(settings.trace, self.peer, self.factory.clock.seconds, self._trace_failed)
+        elif self._sends_at_once:
+            self._low_water = LowWater(self.transport, settings.receive_low_water)
 
     def handshakeCompleted(self) -> None:
         """TLS is there, and the device's certificate is good if one was asked for."""
