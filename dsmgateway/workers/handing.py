@@ -61,7 +61,7 @@ class OtherProcesses:
         """End what waits to be handed over; fires when nothing of what was handed over goes through this process."""
         for outbox in self._outboxes:
             outbox.close()
-        return DeferredList([_copy(relay.gone) for relay in self.relays])
+        return DeferredList([relay.gone for relay in self.relays])
 
     def _give(self, owner: int, handover: Handover, connection: Any, left: Callable[[], object]) -> None:
         """Hand the socket over. Where that fails, the connection's own protocol is told of its end, as of any other."""
@@ -143,15 +143,3 @@ class Adopter:
         suppressed = self._quiet.ask(self._reactor.seconds(), "inbox")
         if suppressed is not None:
             log_event(self.log, Event.HANDOVER_FAILED, owner=self._number, reason=reason, suppressed=suppressed or None)
-
-
-def _copy(deferred: Deferred[None]) -> Deferred[None]:
-    """Return a Deferred that fires when this one does, so that two can wait for it."""
-    copy: Deferred[None] = Deferred()
-
-    def fired(result: None) -> None:
-        copy.callback(None)
-        return result
-
-    deferred.addCallback(fired)
-    return copy
