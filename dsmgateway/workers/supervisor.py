@@ -30,10 +30,9 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.logs import LINE
 from dsmgateway.service import GatewayService, file_store, log_recovery, log_started, ports_of, set_in
 from dsmgateway.settings import Settings
-from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 from dsmgateway.tls import ServerTLS
 from dsmgateway.workers.backoff import Backoff
-from dsmgateway.workers.boot import COUNTED, PARTS, RELOAD, STOP, Boot
+from dsmgateway.workers.boot import PARTS, RELOAD, STOP, Boot, counts_in, memory_of_counts
 from dsmgateway.workers.inbox import inbox_pair
 from dsmgateway.workers.ports import SharedPort, bind_shared, shared_port
 from dsmgateway.workers.process import GOOD_END, Hearing, WorkerProcess
@@ -151,12 +150,11 @@ class SupervisorService(service.Service):
     def _share(self, parts: int) -> None:
         """Make what the processes share; count the parts that are there for them all."""
         try:
-            self._memory = shared_memory(COUNTED, len(self._places) + 1)
+            self._memory = memory_of_counts(len(self._places))
             self._inboxes = [inbox_pair() for _ in self._places]
         except OSError as error:
             raise StoreError(f"memory and sockets for worker processes: {error.strerror}") from error
-        slots = SharedSlots(self._memory, COUNTED, len(self._places) + 1)
-        Tally(slots.row(PARTS), len(self._places)).set(parts)
+        counts_in(self._memory, len(self._places), own=len(self._places))[PARTS].set(parts)
 
     def _boot(self, number: int, log: int) -> Boot:
         return Boot(
