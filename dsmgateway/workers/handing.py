@@ -14,7 +14,6 @@ from typing import Any
 import txaio
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from dsmgateway.events import Event, log_event
@@ -24,7 +23,7 @@ from dsmgateway.quiet import Quiet
 from dsmgateway.workers.handover import Handover
 from dsmgateway.workers.inbox import Inbox, Outbox
 from dsmgateway.workers.owners import owner_of
-from dsmgateway.workers.relay import Relay, only_one
+from dsmgateway.workers.relay import OnlyOne, Relay
 
 txaio.use_twisted()
 
@@ -130,10 +129,9 @@ class Adopter:
             protocol = self._factory.adopted(handover.peer, handover.source)
             if protocol is None:
                 return
-            factory: Factory = only_one(protocol)
             try:
                 connection.getpeername()
-                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, factory)
+                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, OnlyOne(protocol))
             except OSError as error:  # its peer has gone
                 self._failed(f"{handover.peer}: {error.strerror}")
                 return
