@@ -67,7 +67,7 @@ txaio.use_twisted()
 UNWRITTEN_HIGH_BYTES = 256 * 1024
 #: Cost at which it goes on.
 UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
-#: What handing over a run costs besides its bytes: job, Deferred, callbacks; else one-byte frames would cost nothing.
+#: What handing over a run costs besides its bytes: job, callback; else one-byte frames would cost nothing.
 APPEND_COST_BYTES = 1024
 #: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
 BACKLOG_HIGH_BYTES = 16 * 1024 * 1024
