@@ -24,7 +24,7 @@ text { font: 12px Helvetica, Arial, sans-serif; fill: #1f2937; }
 .axis { stroke: #6b7280; }
 .line { fill: none; stroke-width: 2; }
 .goal { stroke: #b45309; stroke-width: 2; }"""
-#: The most that the gateway's bar shall have, in sinks.
+#: The most CPU time that the gateway shall take in a workload, in sinks.
 GOALS = {"A": 1.5, "B": 2.0, "C": 2.0, "D": 0.7}
 
 

@@ -167,9 +167,9 @@ class Crowd:
         self._make_frames()
 
     def _make_frames(self) -> None:
-        """Have all frames made before anything is measured."""
+        """Have all frames made before anything is measured; the files of one camera have all the sizes there are."""
         job = self.job
-        for size in {footage.size_of(job.sizes, camera.id, number) for camera in self.cameras for number in range(64)}:
+        for size in {footage.size_of(job.sizes, job.first, number) for number in range(64)}:
             footage.frames_from(size, 1, job.protocol)
 
     # -- time

@@ -25,12 +25,11 @@ class BenchError(Exception):
     """A workload did not do what it should; said in one line."""
 
 
-def raise_hard_limit() -> int:
-    """Let processes have as many descriptors as the system allows, where we may; return the hard limit."""
+def raise_hard_limit() -> None:
+    """Let processes have as many descriptors as the system allows, where we may."""
     most = int(Path("/proc/sys/fs/nr_open").read_text())
     with suppress(ValueError, OSError):  # not root: what there is must do
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def cores() -> tuple[set[int], set[int]]:

@@ -19,17 +19,15 @@ from statistics import median
 from typing import Any
 
 import chart
+from chart import GOALS, KINDS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MADE = "<!-- Made by bench/report.py from performance.json; `make bench` measures and writes both. -->"
 COSTS = ("A", "B", "C", "D", "storm", "hostile")
-KINDS = ("sink", "gateway")
 #: How much dearer a camera may become with their number for the curve to be called flat.
 FLAT = 1.25
 #: Up to how many it shall be so.
 MOST = 20_000
-#: From this share of a core on a server is called busy: more load would only wait.
-BUSY = 0.95
 #: A generator that is later than this in one of a hundred frames, or has less of its core left, may be the limit.
 LATE_S, LATE_SHARE = 0.05, 0.9
 _SWEEP_MISSED_S = 2.0
@@ -95,7 +93,7 @@ def verdicts(results: Row) -> list[Verdict]:
         _at_most(
             f"{name}: CPU, times that of the sink", most, ratio(found.get(name, _NOTHING), "cpu_s_per_gb"), "{:.2f}"
         )
-        for name, most in (("A", 1.5), ("B", 2.0), ("C", 2.0), ("D", 0.7))
+        for name, most in GOALS.items()
     ]
     rows.append(
         _at_most("D: memory, times that of the sink", 1.5, ratio(found.get("D", _NOTHING), "peak_rss"), "{:.2f}")
@@ -437,12 +435,9 @@ def text(results: Row) -> str:
     for table in tables(results):
         if not table.rows:
             continue
-        grid = [table.heads, *((cell.replace("**", "") for cell in row) for row in table.rows)]
-        cells = [list(row) for row in grid]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(table.heads))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
+        rows = [table.heads, *([cell.replace("**", "") for cell in row] for row in table.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         parts.append("\n".join([f"\n== {table.title}", *lines]))
     notes = [_first_of_day(results["workloads"]).strip(), *_remarks(results)]
     return "\n".join([*parts, *(f"\nnote: {one}" for one in notes if one)])

@@ -31,7 +31,8 @@ from workloads import WORKLOADS, quick
 from dsmgateway.descriptors import raise_descriptor_limit
 
 
-def main() -> int:
+def _given() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(WORKLOADS), help="names of workloads, with commas between")
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind, of which the median counts")
@@ -41,12 +42,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--folder", type=Path, default=ROOT / "build", help="where the servers' files go meanwhile")
     given = parser.parse_args()
-    names = given.only.split(",")
-    for name in names:
+    given.only = given.only.split(",")
+    for name in given.only:
         if name not in WORKLOADS:
             parser.error(f"no workload is called {name!r}; there are {', '.join(WORKLOADS)}")
     if given.again and not (given.json and given.json.is_file()):
         parser.error("--again needs results: --json FILE")
+    return given
+
+
+def main() -> int:
+    given = _given()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
     raise_hard_limit()
     raise_descriptor_limit()
@@ -60,7 +66,7 @@ def main() -> int:
             measurer.remarks.append(f"The gateway was run with {' '.join(given.gateway)}.")
         found: Row = {}
         failures: dict[str, str] = {}
-        for name in names:
+        for name in given.only:
             workload = quick(WORKLOADS[name]) if given.quick else WORKLOADS[name]
             try:
                 one = measurer.measure(replace(workload, options=(*workload.options, *given.gateway)))

@@ -21,8 +21,8 @@ class Verifier:
         #: Device and path of files that the gateway says are not what START's CRC says.
         self.flagged: set[tuple[str, ...]] = set()
 
-    def verify(self, sent: list[File], *, damaged: bool = False) -> int:
-        """Compare what came since the last time with what was sent; return how many files. Raises `BenchError`.
+    def verify(self, sent: list[File], *, damaged: bool = False) -> None:
+        """Compare what came since the last time with what was sent; raises `BenchError` where they differ.
 
         Where frames are ``damaged`` one in 65,536 of those has the right CRC all the same; START's CRC shows it, and a
         file may then be another one if its sidecar says so.
@@ -39,7 +39,6 @@ class Verifier:
                 f"{self._kind}: {missing.total()} of {len(sent)} files are missing or differ, {strange.total()} were "
                 f"never sent or are there twice, such as {example}"
             )
-        return len(sent)
 
     def _stored_by_gateway(self) -> Counter[tuple[str, ...]]:
         stored: Counter[tuple[str, ...]] = Counter()

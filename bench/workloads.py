@@ -44,6 +44,7 @@ class Workload:
     options: tuple[str, ...] = ()
     #: None: as many as was asked for.
     runs: int | None = None
+    #: Whether it is also noted how late the reactor is, as it always is in a live load.
     ticks: bool = False
     #: Whether its warm-up also tells what the first file of a device's day costs more than the others.
     tells_first_of_day: bool = False
@@ -79,7 +80,6 @@ WORKLOADS = {
             Way.LIVE,
             {"count": 10_000, "sizes": PHOTOS, "rate": GOOD_LINK, "spread_s": 2.0, "within_s": 600.0},
             runs=1,
-            ticks=True,
             steps=(60,),
         ),
         Workload(

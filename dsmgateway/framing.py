@@ -57,7 +57,6 @@ _MARK_OR_DATA = re.compile(rb"\x00(?:[\x04\x0e][\x00-\x04]|%b)" % _MARKS, re.DOT
 #: What the longest of these looks at.
 _PATTERN_BYTES = 7
 
-
 #: What comes to an open port instead of INIT, by how it begins.
 _STRANGERS = (
     (b"\x16\x03", "TLS"),
@@ -130,6 +129,11 @@ class DeviceDecoder:
         return len(self._buffer)
 
     @property
+    def buffered(self) -> bytes:
+        """Those bytes."""
+        return bytes(self._buffer)
+
+    @property
     def awaited_bytes(self) -> int:
         """What must come at the least until all file data expected is there; 0 where no good data is under way."""
         if self._budget_bytes <= 0 or not self._in_data or self._dropping or self._window:
@@ -137,11 +141,6 @@ class DeviceDecoder:
         least_bytes = self._budget_bytes - (PACKET_BYTES - 1 if self._whole_packets else 0)
         frames = -(-least_bytes // PACKET_BYTES)
         return max(least_bytes + frames * FRAME_OVERHEAD_BYTES - len(self._buffer), 0)
-
-    @property
-    def buffered(self) -> bytes:
-        """Those bytes."""
-        return bytes(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take what came from the socket."""

@@ -67,7 +67,7 @@ txaio.use_twisted()
 UNWRITTEN_HIGH_BYTES = 256 * 1024
 #: Cost at which it goes on.
 UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
-#: What handing over a run costs besides its bytes: job, Deferred, callbacks; else one-byte frames would cost nothing.
+#: What handing over a run costs besides its bytes: job, callback; else one-byte frames would cost nothing.
 APPEND_COST_BYTES = 1024
 #: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
 BACKLOG_HIGH_BYTES = 16 * 1024 * 1024
@@ -142,11 +142,11 @@ class CameraProtocol(Protocol):
         self.factory.welcome(self)
         self._handshakes = ISSLTransport.providedBy(self.transport)
         self._sends_at_once = ITCPTransport.providedBy(self.transport) and not self._handshakes
-        if self.factory.settings.trace is None and self._sends_at_once:
-            self._low_water = LowWater(self.transport, self.factory.settings.receive_low_water)
-        if self.factory.settings.trace is not None:
-            now = self.factory.clock.seconds
-            self._trace = Trace(self.factory.settings.trace, self.peer, now, self._trace_failed)
+        settings = self.factory.settings
+        if settings.trace is not None:
+            self._trace = Trace(settings.trace, self.peer, self.factory.clock.seconds, self._trace_failed)
+        elif self._sends_at_once:
+            self._low_water = LowWater(self.transport, settings.receive_low_water)
 
     def handshakeCompleted(self) -> None:
         """TLS is there, and the device's certificate is good if one was asked for."""
@@ -439,10 +439,9 @@ class CameraProtocol(Protocol):
         self._guard(self._written, cost_bytes, failure)
 
     def _written(self, cost_bytes: int, failure: Failure | None) -> None:
+        self._unwritten_bytes -= cost_bytes  # of no file any more, if it failed
         if failure is not None:
             self._store_failed(failure)
-        else:
-            self._unwritten_bytes -= cost_bytes
         if failure is not None or self._paused:
             self._advance()
 

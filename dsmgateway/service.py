@@ -92,9 +92,8 @@ class GatewayService(service.MultiService):
         if self._tls is not None:
             secure = self._behind_balancers(TLSFactory(self._tls, self._factory, self._reactor))
         by_prefix = {"tls": secure, "ssl": self._factory}
-        ports = [("port", port, by_prefix.get(port.partition(":")[0], plain)) for port in self._settings.ports]
-        ports += [("tls-port", spelt_tls(port), secure) for port in self._settings.tls_ports]
-        for setting, port, factory in ports:
+        for setting, port in ports_of(self._settings):
+            factory = secure if setting == "tls-port" else by_prefix.get(port.partition(":")[0], plain)
             assert factory is not None
             with set_in(setting):
                 yield setting, self._listener(port, factory)
@@ -165,11 +164,8 @@ class GatewayService(service.MultiService):
         self._reactor.callWhenRunning(self._started)
 
     def _started(self) -> None:
-        if not self.running:
-            return
-        if self._tls is not None:
-            self._tls.log_certificate()
-        log_started(self._settings)
+        if self.running:
+            log_started(self._settings, self._tls)
 
     def _log_recovery(self, recovery: Recovery) -> None:
         log_recovery(self._settings, recovery)
@@ -235,9 +231,17 @@ class GatewayService(service.MultiService):
         self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
 
 
-def log_started(settings: Settings) -> None:
-    """Say that cameras can come."""
-    ports = (*settings.ports, *map(spelt_tls, settings.tls_ports))
+def ports_of(settings: Settings) -> list[tuple[str, str]]:
+    """Return the setting and the spelling of each port."""
+    plain = [("port", port) for port in settings.ports]
+    return [*plain, *(("tls-port", spelt_tls(port)) for port in settings.tls_ports)]
+
+
+def log_started(settings: Settings, tls: ServerTLS | None) -> None:
+    """Say that cameras can come, and which certificate they are shown."""
+    if tls is not None:
+        tls.log_certificate()
+    ports = tuple(port for _, port in ports_of(settings))
     log_event(GatewayService.log, Event.GATEWAY_STARTED, version=__version__, ports=ports)
 
 
@@ -257,10 +261,15 @@ def log_expired(expired: Iterable[Expired]) -> None:
         log_event(GatewayService.log, Event.PART_EXPIRED, **dataclasses.asdict(part))
 
 
+def file_store(settings: Settings, share: Share | None = None) -> FileStore:
+    """The file store with these settings; ``share`` where several processes use the data folder."""
+    return FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished, share=share)
+
+
 def store_worker(settings: Settings, reactor: Any, share: Share | None = None) -> StoreWorker:
-    """The file store in threads, with these settings; ``share`` where several processes use the data folder."""
+    """The same in threads."""
     return StoreWorker(
-        FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished, share=share),
+        file_store(settings, share),
         call_in_reactor=reactor.callFromThread,
         threads=settings.store_threads,
         part_max_age_s=settings.part_max_age,

@@ -23,6 +23,7 @@ from dsmgateway import commands as c
 from dsmgateway import effects as fx
 from dsmgateway.crc import crc16
 from dsmgateway.errors import PeerError
+from dsmgateway.events import Event
 from dsmgateway.families import family_of
 from dsmgateway.frames import DataRun
 from dsmgateway.framing import DeviceDecoder, DeviceEvent, GatewayDecoder
@@ -281,6 +282,21 @@ def session_in(
             give_in()
     assert session.state is state
     return session
+
+
+def acts(effects: Iterable[fx.Effect]) -> list[fx.Effect]:
+    """The effects without log events."""
+    return [effect for effect in effects if not isinstance(effect, fx.Note)]
+
+
+def notes(effects: Iterable[fx.Effect]) -> dict[Event, dict[str, object]]:
+    """The log events with their fields."""
+    return {effect.event: effect.fields for effect in effects if isinstance(effect, fx.Note)}
+
+
+def resume(offset_bytes: int) -> list[fx.Effect]:
+    """What asking for data from here on consists of."""
+    return [fx.DropUntilSync(), fx.Send(c.Resume(offset_bytes))]
 
 
 def slots_of(session: Session) -> dict[str, object]:

@@ -11,14 +11,16 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hand_camera import Picture
 from running import eventually
 
 
@@ -154,3 +156,18 @@ def fill(path: Path, leave_bytes: int = 0) -> None:
                 if error.errno != errno.ENOSPC:
                     raise
                 return
+
+
+def in_spool(suffix: str) -> Callable[[Path, Picture], Path]:
+    """How a file in the spool is found, as `day_of` and `log_of_index` find what else a finish writes to."""
+    return lambda data, picture: data / "spool" / f"{picture.key}{suffix}"
+
+
+def day_of(data: Path, picture: Picture) -> Path:
+    """The folder of today."""
+    return data / "media" / str(picture.imei) / f"{datetime.now(UTC):%Y/%m/%d}"
+
+
+def log_of_index(data: Path, picture: Picture) -> Path:
+    """SQLite's log, which all pictures have in common."""
+    return data / "index.sqlite3-wal"

@@ -224,7 +224,7 @@ class Crowd:
         self.bide_s = bide_s
         self.paths = list(paths(outside).values())
         self.open: set[Hostile] = set()
-        self._port, self._clients, self._rate = port, clients, rate
+        self._port, self._rate = port, rate
         self._waiting = deque(range(clients))
         self._connecting: set[asyncio.Task[None]] = set()
         self._made: Counter[str] = Counter()

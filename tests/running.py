@@ -23,10 +23,9 @@ T = TypeVar("T")
 
 #: Warnings are errors in subprocesses too; Twisted itself leaves one file open at the end.
 PYTHON = (sys.executable, "-W", "error", "-W", "ignore:unclosed file <_io.TextIOWrapper name='/dev/null'")
-TWISTD = (*PYTHON, "-m", "twisted", "dsmgateway")
 DSMGATEWAY = (*PYTHON, "-m", "dsmgateway.cli")
 #: As a user starts it, but with our interpreter's warnings.
-_TWISTD_COMMAND = (*PYTHON, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=")
+TWISTD = (*PYTHON, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=")
 
 Row = dict[str, Any]
 
@@ -95,7 +94,7 @@ class RunningGateway:
         folder: Path,
         *options: str,
         prefix: Sequence[str] = (),
-        twistd: Sequence[str] = _TWISTD_COMMAND,
+        twistd: Sequence[str] = TWISTD,
         port: int | None = None,
         data: Path | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from conftest import IMEI, OTHER_IMEI, content, init
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
 from running import (
     DSMGATEWAY,
-    PYTHON,
+    TWISTD,
     RunningGateway,
     checked,
     environment,
@@ -149,9 +149,8 @@ def test_invented_devices_fill_neither_the_disk_nor_the_log(tmp_path: Path) -> N
 )
 def test_what_an_operator_got_wrong_is_one_line(tmp_path: Path, options: list[str], problem: str) -> None:
     (tmp_path / "wrong").write_text("x")
-    command = [*PYTHON, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=", "dsmgateway"]
     done = subprocess.run(
-        [*command, f"--port={free_port()}", *options],
+        [*TWISTD, "dsmgateway", f"--port={free_port()}", *options],
         cwd=tmp_path,
         capture_output=True,
         text=True,

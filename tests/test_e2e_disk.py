@@ -9,12 +9,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from conftest import content
-from faults import fill, small_disk, traced
+from faults import day_of, fill, in_spool, log_of_index, small_disk, traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
 from running import AT_ONCE, DSMGATEWAY, Row, RunningGateway, checked, environment, eventually, running_gateway
 
@@ -211,31 +210,19 @@ class Fault:
     words: str
 
 
-def _spool(suffix: str) -> Callable[[Path, Picture], Path]:
-    return lambda data, picture: data / "spool" / f"{picture.key}{suffix}"
-
-
-def _day(data: Path, picture: Picture) -> Path:
-    return data / "media" / str(picture.imei) / f"{datetime.now(UTC):%Y/%m/%d}"
-
-
-def _wal(data: Path, picture: Picture) -> Path:
-    return data / "index.sqlite3-wal"
-
-
 WRITE = "pwritev,pwritev2,pwrite64,write,writev"
 FAULTS = [
-    Fault("write-part", WRITE, _spool(".part"), "write {path}: "),
-    Fault("fsync-part", "fsync", _spool(".part"), "fsync {path}: "),
-    Fault("write-sidecar", WRITE, _spool(".sidecar"), "write {path}: "),
-    Fault("fsync-sidecar", "fsync", _spool(".sidecar"), "fsync {path}: "),
+    Fault("write-part", WRITE, in_spool(".part"), "write {path}: "),
+    Fault("fsync-part", "fsync", in_spool(".part"), "fsync {path}: "),
+    Fault("write-sidecar", WRITE, in_spool(".sidecar"), "write {path}: "),
+    Fault("fsync-sidecar", "fsync", in_spool(".sidecar"), "fsync {path}: "),
     Fault("fsync-spool", "fsync", lambda data, picture: data / "spool", "fsync {path}: "),
-    Fault("rename-part", "rename,renameat,renameat2", _spool(".part"), "move {path} to "),
-    Fault("link-sidecar", "link,linkat", _spool(".sidecar"), "link {path} as "),
-    Fault("fsync-day", "fsync", _day, "fsync {path}: "),
-    Fault("fsync-parent", "fsync", lambda data, picture: _day(data, picture).parent, "fsync {path}: "),
-    Fault("write-index", "pwrite64", _wal, "index.sqlite3: "),
-    Fault("commit-index", "fdatasync,fsync", _wal, "index.sqlite3: "),
+    Fault("rename-part", "rename,renameat,renameat2", in_spool(".part"), "move {path} to "),
+    Fault("link-sidecar", "link,linkat", in_spool(".sidecar"), "link {path} as "),
+    Fault("fsync-day", "fsync", day_of, "fsync {path}: "),
+    Fault("fsync-parent", "fsync", lambda data, picture: day_of(data, picture).parent, "fsync {path}: "),
+    Fault("write-index", "pwrite64", log_of_index, "index.sqlite3: "),
+    Fault("commit-index", "fdatasync,fsync", log_of_index, "index.sqlite3: "),
 ]
 
 
@@ -283,9 +270,9 @@ def test_a_call_fails_while_a_file_is_stored(
 
 
 CHECKPOINTS = [
-    Fault("fdatasync-part", "fdatasync", _spool(".part"), "fdatasync {path}: "),
-    Fault("write-journal", "pwritev,pwritev2", _spool(".journal"), "write {path}: "),
-    Fault("fdatasync-journal", "fdatasync", _spool(".journal"), "fdatasync {path}: "),
+    Fault("fdatasync-part", "fdatasync", in_spool(".part"), "fdatasync {path}: "),
+    Fault("write-journal", "pwritev,pwritev2", in_spool(".journal"), "write {path}: "),
+    Fault("fdatasync-journal", "fdatasync", in_spool(".journal"), "fdatasync {path}: "),
 ]
 
 

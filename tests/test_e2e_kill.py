@@ -6,13 +6,12 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from account import Account
 from conftest import content
-from faults import traced
+from faults import day_of, in_spool, log_of_index, traced
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
 from running import RunningGateway, Simulation, assert_stored_exactly_once, checked, eventually, one_process
 
@@ -65,29 +64,17 @@ def test_killed_in_mid_transfer(tmp_path: Path, kills: int, cameras: int, files:
     assert account.resumed >= kills
 
 
-def _spool(suffix: str) -> Callable[[Path, Picture], Path]:
-    return lambda data, picture: data / "spool" / f"{picture.key}{suffix}"
-
-
-def _day(data: Path, picture: Picture) -> Path:
-    return data / "media" / str(picture.imei) / f"{datetime.now(UTC):%Y/%m/%d}"
-
-
-def _wal(data: Path, picture: Picture) -> Path:
-    return data / "index.sqlite3-wal"
-
-
 NOTHING, UNDONE, COMPLETED = (0, 0), (1, 0), (0, 1)
 #: Steps of a finish: the system call, its path, and what the next start may have to do.
 STEPS = [
-    pytest.param("fsync", _spool(".part"), {NOTHING}, id="fsync-part", marks=pytest.mark.slow),
-    pytest.param("fsync", _spool(".sidecar"), {UNDONE}, id="fsync-sidecar", marks=pytest.mark.slow),
-    pytest.param("rename,renameat,renameat2", _spool(".part"), {UNDONE, COMPLETED}, id="rename"),
-    pytest.param("link,linkat", _spool(".sidecar"), {COMPLETED}, id="link"),
-    pytest.param("fsync", _day, {COMPLETED}, id="fsync-day", marks=pytest.mark.slow),
-    pytest.param("pwrite64", _wal, {COMPLETED}, id="write-index", marks=pytest.mark.slow),
-    pytest.param("fdatasync,fsync", _wal, {NOTHING, COMPLETED}, id="commit-index"),
-    pytest.param("unlink,unlinkat", _spool(".journal"), {NOTHING}, id="unlink-journal", marks=pytest.mark.slow),
+    pytest.param("fsync", in_spool(".part"), {NOTHING}, id="fsync-part", marks=pytest.mark.slow),
+    pytest.param("fsync", in_spool(".sidecar"), {UNDONE}, id="fsync-sidecar", marks=pytest.mark.slow),
+    pytest.param("rename,renameat,renameat2", in_spool(".part"), {UNDONE, COMPLETED}, id="rename"),
+    pytest.param("link,linkat", in_spool(".sidecar"), {COMPLETED}, id="link"),
+    pytest.param("fsync", day_of, {COMPLETED}, id="fsync-day", marks=pytest.mark.slow),
+    pytest.param("pwrite64", log_of_index, {COMPLETED}, id="write-index", marks=pytest.mark.slow),
+    pytest.param("fdatasync,fsync", log_of_index, {NOTHING, COMPLETED}, id="commit-index"),
+    pytest.param("unlink,unlinkat", in_spool(".journal"), {NOTHING}, id="unlink-journal", marks=pytest.mark.slow),
 ]
 
 

@@ -22,6 +22,7 @@ from hand_camera import HandCamera, Picture, assert_not_acknowledged
 from running import (
     AT_ONCE,
     PYTHON,
+    TWISTD,
     Row,
     RunningGateway,
     Simulation,
@@ -38,7 +39,6 @@ from running import (
 from dsmgateway import commands as c
 from dsmgateway.workers.owners import owner_of
 
-COMMAND = [*PYTHON, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile="]
 #: Below the time that a stop may take in all, see `Settings.stop_timeout`.
 STOP_S = 5.0
 
@@ -356,7 +356,7 @@ def test_a_list_of_known_devices_is_read_anew_by_all(tmp_path: Path) -> None:
 def test_the_log_is_rotated_with_the_lines_of_all(tmp_path: Path) -> None:
     """SIGUSR1 begins a new file: lines of the worker processes, too, are whole and go there."""
     log, port = tmp_path / "gateway.log", free_port()
-    command = [*COMMAND, f"--logfile={log}", "dsmgateway", f"--port={port}", "--workers=2", "--log-format=json"]
+    command = [*TWISTD, f"--logfile={log}", "dsmgateway", f"--port={port}", "--workers=2", "--log-format=json"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment())
     try:
         eventually("it has started", lambda: log.exists() and "gateway.started" in log.read_text())
@@ -530,7 +530,7 @@ def test_a_full_disk_is_full_for_all(tmp_path: Path) -> None:
 def started_in_vain(folder: Path, *options: str) -> str:
     """The one line with which a start fails."""
     done = subprocess.run(
-        [*COMMAND, "dsmgateway", *options],
+        [*TWISTD, "dsmgateway", *options],
         cwd=folder,
         env=environment(),
         capture_output=True,

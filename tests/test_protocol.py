@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
+import struct
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -419,6 +420,35 @@ class SlowDisk(Base):
         self.worker.backlog_bytes = 0
         self.wait(1)
         self.assertEqual(link.transport.producerState, "producing")
+
+    def test_what_was_of_another_file_is_not_waited_for(self) -> None:
+        """A paused sender goes on once the store has found that its identifier names another file by now."""
+        older, newer = (build.content(2 * UNWRITTEN_HIGH_BYTES, seed) for seed in (1, 2))
+        link = self.asked_by_identifier(older)
+        self.assertTrue(link.answers().endswith(c.Resume(0).encode()))
+        link.send(c.Sync(1), *build.data_frames(older)[:5])
+        link.lose()
+        self.worker.run()
+        link = self.asked_by_identifier(newer)
+        self.assertTrue(link.answers().endswith(c.Resume(5).encode()))
+        link.send(c.Sync(5), *build.data_frames(newer, 4 * c.PACKET_BYTES)[:200])
+        self.assertEqual(link.transport.producerState, "paused")
+        self.worker.run()
+        self.assertEqual(len(self.logged("file.another")), 1)
+        self.assertTrue(link.answers().endswith(c.Resume(0).encode()))
+        self.assertEqual(link.transport.producerState, "producing")
+        link.send(c.Sync(1), *build.data_frames(newer))
+        self.worker.run()
+        self.assertEqual(link.answers(), c.RepeatInit().encode())
+
+    def asked_by_identifier(self, file: bytes) -> Link:
+        """A connection that has just been asked for a front photo of DualCam's, which is counted in packets."""
+        link = Link(self.factory)
+        metadata = struct.pack(">BBQBHBhdd", 3, 4, 1_763_800_000_123, 9, 0, 25, 120, 54.687157, 25.279652)
+        packets = len(file) // c.PACKET_BYTES
+        link.send(build.init(0x04000000), c.MetadataResponse(metadata), c.Start(packets, 0))
+        self.worker.run()
+        return link
 
     def test_our_slow_disk_is_not_blamed_on_the_device(self) -> None:
         """While we do not read, no silence is held against the device, in whichever state; nor right after."""

@@ -1,6 +1,6 @@
 """One camera's conversation: each thing that can happen, and the promise that nothing is acknowledged too early."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 from conftest import (
@@ -12,10 +12,13 @@ from conftest import (
     SIZE,
     Conversation,
     MemoryStore,
+    acts,
     content,
     data_frames,
     init,
+    notes,
     opening,
+    resume,
     session_in,
 )
 from hypothesis import given
@@ -37,21 +40,6 @@ from dsmgateway.states import State
 
 S = State
 WITHOUT_NUL = PATH[:-1]
-
-
-def acts(effects: Iterable[fx.Effect]) -> list[fx.Effect]:
-    """The effects without log events."""
-    return [effect for effect in effects if not isinstance(effect, fx.Note)]
-
-
-def notes(effects: Iterable[fx.Effect]) -> dict[Event, dict[str, object]]:
-    """The log events with their fields."""
-    return {effect.event: effect.fields for effect in effects if isinstance(effect, fx.Note)}
-
-
-def resume(offset_bytes: int) -> list[fx.Effect]:
-    """What asking for data from here on consists of."""
-    return [fx.DropUntilSync(), fx.Send(c.Resume(offset_bytes))]
 
 
 # -- one file

@@ -10,11 +10,14 @@ from conftest import (
     PATH,
     Conversation,
     MemoryStore,
+    acts,
     content,
     cut,
     data_frames,
     enhanced_frames,
     init,
+    notes,
+    resume,
     session_in,
 )
 from hypothesis import given
@@ -39,21 +42,6 @@ FRONT_PHOTO = 0x04000000
 #: Version 3, type 4, time in ms, trigger 9, 0 s, 25 frames/s, 120 min, position: 32 bytes.
 DUALCAM_METADATA = struct.pack(">BBQBHBhdd", 3, 4, 1_763_800_000_123, 9, 0, 25, 120, 54.687157, 25.279652)
 QUALIFIER = Metadata.parse(DUALCAM_METADATA, 5, b"%photof").identity
-
-
-def acts(effects: fx.Effects) -> fx.Effects:
-    """The effects without the log lines."""
-    return [effect for effect in effects if not isinstance(effect, fx.Note)]
-
-
-def notes(effects: fx.Effects) -> dict[Event, dict[str, object]]:
-    """The log lines by their events."""
-    return {effect.event: effect.fields for effect in effects if isinstance(effect, fx.Note)}
-
-
-def resume(offset: int) -> fx.Effects:
-    """What asks a device to go on."""
-    return [fx.DropUntilSync(), fx.Send(c.Resume(offset))]
 
 
 def dualcam(packets: int = 3, held_bytes: int = 0, metadata: bytes = DUALCAM_METADATA) -> Session:

@@ -9,7 +9,6 @@ from dsmgateway.errors import ConfigError
 from dsmgateway.simulator.faults import Fate, Faults, FaultSource
 
 ALL = Faults(corrupt=0.1, truncate=0.2, cut_every=10, stall_s=1.5, silent_cut=True, rewind=0.5, swap=0.5)
-TOO_MUCH = {"corrupt": 0.6, "truncate": 0.6}
 FRAME = bytes(range(256)) * 4 + b"123456"
 
 

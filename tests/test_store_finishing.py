@@ -576,21 +576,20 @@ def test_a_sidecar_that_cannot_be_read_does_not_keep_the_gateway_from_starting(s
     assert recoveries[-1].unreadable == (stored.path,)
 
 
-def _killed_finish(start: Start, folder: Path, operation: str, skip: int = 1) -> FaultyDisk:
-    """Die in a finish before this call; returns nothing of use but a buried disk."""
+def _killed_finish(folder: Path, operation: str) -> None:
+    """Die in a finish before this call."""
     disk = FaultyDisk()
     store = FileStore(folder, disk=disk, now=lambda: NOW)
     store.start(MAX_AGE_S)
     upload = _received(store)
-    disk.only, disk.calls, disk.kill_at = operation, [], skip
+    disk.only, disk.calls, disk.kill_at = operation, [], 1
     with pytest.raises(Killed):
         store.finish([(upload, {})])
     disk.bury()
-    return disk
 
 
 def test_start_up_completes_a_finish_that_was_cut_off_after_the_move(start: Start, folder: Path) -> None:
-    _killed_finish(start, folder, "link")
+    _killed_finish(folder, "link")
     assert [row.state for row in check(folder)] == [State.UNFINISHED]
     store = start()
     assert len(recoveries[-1].rolled_forward) == 1
@@ -599,7 +598,7 @@ def test_start_up_completes_a_finish_that_was_cut_off_after_the_move(start: Star
 
 
 def test_start_up_drops_the_record_of_a_finish_that_was_cut_off_before_the_move(start: Start, folder: Path) -> None:
-    _killed_finish(start, folder, "move")
+    _killed_finish(folder, "move")
     store = start()
     assert len(recoveries[-1].rolled_back) == 1 and recoveries[-1].parts == 1
     assert not _stored(store, _received(store)).duplicate
@@ -615,7 +614,7 @@ def test_start_up_drops_a_record_that_was_not_written_whole(start: Start, folder
 
 def test_start_up_puts_away_a_moved_file_that_is_not_what_its_record_says(start: Start, folder: Path) -> None:
     """A disk that lied about a sync: the size is right, the bytes are not."""
-    _killed_finish(start, folder, "commit")
+    _killed_finish(folder, "commit")
     (moved,) = (path for path in (folder / "media").rglob("*.jpg"))
     moved.write_bytes(bytes(len(CONTENT)))
     store = start()
@@ -627,7 +626,7 @@ def test_start_up_puts_away_a_moved_file_that_is_not_what_its_record_says(start:
 def test_start_up_keeps_one_of_two_copies_if_a_file_came_again_while_its_finish_was_open(
     start: Start, folder: Path
 ) -> None:
-    _killed_finish(start, folder, "commit")
+    _killed_finish(folder, "commit")
     (sidecar,) = (folder / "spool").glob("*.sidecar")
     hidden = folder / "hidden"
     sidecar.rename(hidden)
@@ -866,7 +865,7 @@ def test_an_index_that_is_found_damaged_while_it_is_used_says_what_helps(
 
 
 def test_a_rebuild_leaves_a_finish_that_was_cut_off_to_be_completed(start: Start, folder: Path) -> None:
-    _killed_finish(start, folder, "link")
+    _killed_finish(folder, "link")
     (folder / "index.sqlite3").unlink()
     start()
     assert len(recoveries[-1].rolled_forward) == 1 and recoveries[-1].unreadable == ()
@@ -874,8 +873,8 @@ def test_a_rebuild_leaves_a_finish_that_was_cut_off_to_be_completed(start: Start
 
 
 @pytest.mark.parametrize("stage", ["stat .json", "list spool"])
-def test_check_raises_no_alarm_when_a_finish_ends_between_two_looks(start: Start, folder: Path, stage: str) -> None:
-    _killed_finish(start, folder, "link")
+def test_check_raises_no_alarm_when_a_finish_ends_between_two_looks(folder: Path, stage: str) -> None:
+    _killed_finish(folder, "link")
     (record,) = (folder / "spool").glob("*.sidecar")
 
     class EndingDisk(Disk):

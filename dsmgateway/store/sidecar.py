@@ -89,7 +89,7 @@ def _is_ours(record: Record) -> bool:
     return record.size_bytes <= _LARGEST_BYTES and is_final_path(record.path) and bool(_SHA256.fullmatch(record.sha256))
 
 
-def _text(value: object, depth: int = 0) -> str:
+def _text(value: object, depth: int) -> str:
     """Return anything as JSON, as far as JSON can say it: a file is never lost for an odd value in its metadata.
 
     ``depth`` is how many arrays and objects it is in, besides the outermost object. The module json indents in Python,

@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from dsmgateway.settings import Settings
+from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 
 #: What the supervisor says: read anew what can be; end in good order.
 RELOAD, STOP = "reload", "stop"
@@ -19,7 +20,7 @@ RELOAD, STOP = "reload", "stop"
 READY, FAILED = "ready", "failed"
 #: Numbers that all processes count together, by their rows in the memory that they share.
 CONNECTIONS, NEEDED_BYTES, PARTS = range(3)
-COUNTED = 3
+_COUNTED = 3
 
 _LENGTH = struct.Struct("!I")
 
@@ -49,6 +50,22 @@ class Boot:
         """Return the message."""
         pickled = pickle.dumps(self)
         return _LENGTH.pack(len(pickled)) + pickled
+
+
+def memory_of_counts(processes: int) -> int:
+    """Make the memory of those numbers and return its descriptor; raises `OSError`."""
+    return shared_memory(_COUNTED, _slots(processes))
+
+
+def counts_in(memory: int, processes: int, own: int) -> list[Tally]:
+    """Return those numbers as process ``own`` counts them; the one beyond the last is the supervisor."""
+    slots = SharedSlots(memory, _COUNTED, _slots(processes))
+    return [Tally(slots.row(number), own) for number in range(_COUNTED)]
+
+
+def _slots(processes: int) -> int:
+    """One for each, and one for what the supervisor found at the start."""
+    return processes + 1
 
 
 def receive_boot(control: socket.socket) -> Boot | None:

@@ -14,7 +14,6 @@ from typing import Any
 import txaio
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from dsmgateway.events import Event, log_event
@@ -24,7 +23,7 @@ from dsmgateway.quiet import Quiet
 from dsmgateway.workers.handover import Handover
 from dsmgateway.workers.inbox import Inbox, Outbox
 from dsmgateway.workers.owners import owner_of
-from dsmgateway.workers.relay import Relay, only_one
+from dsmgateway.workers.relay import OnlyOne, Relay
 
 txaio.use_twisted()
 
@@ -61,7 +60,7 @@ class OtherProcesses:
         """End what waits to be handed over; fires when nothing of what was handed over goes through this process."""
         for outbox in self._outboxes:
             outbox.close()
-        return DeferredList([_copy(relay.gone) for relay in self.relays])
+        return DeferredList([relay.gone for relay in self.relays])
 
     def _give(self, owner: int, handover: Handover, connection: Any, left: Callable[[], object]) -> None:
         """Hand the socket over. Where that fails, the connection's own protocol is told of its end, as of any other."""
@@ -130,10 +129,9 @@ class Adopter:
             protocol = self._factory.adopted(handover.peer, handover.source)
             if protocol is None:
                 return
-            factory: Factory = only_one(protocol)
             try:
                 connection.getpeername()
-                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, factory)
+                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, OnlyOne(protocol))
             except OSError as error:  # its peer has gone
                 self._failed(f"{handover.peer}: {error.strerror}")
                 return
@@ -143,15 +141,3 @@ class Adopter:
         suppressed = self._quiet.ask(self._reactor.seconds(), "inbox")
         if suppressed is not None:
             log_event(self.log, Event.HANDOVER_FAILED, owner=self._number, reason=reason, suppressed=suppressed or None)
-
-
-def _copy(deferred: Deferred[None]) -> Deferred[None]:
-    """Return a Deferred that fires when this one does, so that two can wait for it."""
-    copy: Deferred[None] = Deferred()
-
-    def fired(result: None) -> None:
-        copy.callback(None)
-        return result
-
-    deferred.addCallback(fired)
-    return copy

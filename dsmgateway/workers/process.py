@@ -79,17 +79,19 @@ class _Pipe:
             data = os.read(self.descriptor, _READ_BYTES)
         except BlockingIOError:
             return True
-        for piece in self._pieces.feed(data):
-            self._told(piece.decode("utf-8", "backslashreplace"))
+        self._tell(data)
         return bool(data)
 
     def drain(self) -> str:
         """Read all that there is, and return what has no end."""
         with suppress(BlockingIOError):
             while data := os.read(self.descriptor, _READ_BYTES):
-                for piece in self._pieces.feed(data):
-                    self._told(piece.decode("utf-8", "backslashreplace"))
-        return self._pieces.take_rest().decode("utf-8", "backslashreplace")
+                self._tell(data)
+        return _text(self._pieces.take_rest())
+
+    def _tell(self, data: bytes) -> None:
+        for piece in self._pieces.feed(data):
+            self._told(_text(piece))
 
 
 class WorkerProcess:
@@ -173,12 +175,16 @@ class WorkerProcess:
         except OSError:
             return False
         for line in self._words.feed(data):
-            word, _, text = line.decode("utf-8", "backslashreplace").partition(" ")
+            word, _, text = _text(line).partition(" ")
             if word == READY:
                 self._hearing.ready()
             elif word == FAILED:
                 self._why_failed = text
         return bool(data)
+
+
+def _text(said: bytes) -> str:
+    return said.decode("utf-8", "backslashreplace")
 
 
 def _how(code: int) -> str:

@@ -34,7 +34,7 @@ class Relay:
         try:
             with own:
                 own.setblocking(False)
-                reactor.adoptStreamConnection(own.fileno(), socket.AF_UNIX, only_one(self._inner))
+                reactor.adoptStreamConnection(own.fileno(), socket.AF_UNIX, OnlyOne(self._inner))
         except OSError:
             self.other_end.close()
             raise
@@ -119,8 +119,8 @@ class _Source:
         """The side that is written to has ended: the relay is told so itself."""
 
 
-class _OnlyOne(Factory):
-    """A factory of one protocol that is there."""
+class OnlyOne(Factory):
+    """A factory of one protocol that is there, for whoever wants a factory."""
 
     noisy = False
 
@@ -128,9 +128,5 @@ class _OnlyOne(Factory):
         self._protocol = protocol
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Give it to whoever asks."""
         return self._protocol
-
-
-def only_one(protocol: Protocol) -> Factory:
-    """Return a factory of this protocol, for whoever wants a factory."""
-    return _OnlyOne(protocol)

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IProtocolFactory
 from dsmgateway.factory import CameraFactory
 from dsmgateway.service import GatewayService, store_worker
 from dsmgateway.store import Recovery, Share
-from dsmgateway.store.tally import SharedSlots, Tally
-from dsmgateway.workers.boot import CONNECTIONS, COUNTED, NEEDED_BYTES, PARTS, Boot
+from dsmgateway.store.tally import Tally
+from dsmgateway.workers.boot import CONNECTIONS, NEEDED_BYTES, PARTS, Boot, counts_in
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.ports import AdoptedListener
 
@@ -26,10 +26,8 @@ class WorkerService(GatewayService):
 
     def __init__(self, boot: Boot, reactor: Any, listens: Callable[[], object]) -> None:
         """ConfigError when a certificate cannot be used. What is inherited is owned from now on."""
-        settings, number, processes = boot.settings, boot.number, len(boot.outboxes)
-        # One more than there are processes: the supervisor counts what it found.
-        slots = SharedSlots(boot.memory, COUNTED, processes + 1)
-        counted = {row: Tally(slots.row(row), number) for row in (CONNECTIONS, NEEDED_BYTES, PARTS)}
+        settings, number = boot.settings, boot.number
+        counted = counts_in(boot.memory, len(boot.outboxes), own=number)
         share = Share(number, boot.lock, counted[NEEDED_BYTES], counted[PARTS])
         worker = store_worker(settings, reactor, share)
         factory = CameraFactory(settings, worker, reactor)

@@ -27,15 +27,12 @@ from twisted.logger import Logger, LogLevel
 from dsmgateway.addresses import shown_address
 from dsmgateway.errors import ConfigError, StoreError
 from dsmgateway.events import Event, log_event
-from dsmgateway.listeners import spelt_tls
 from dsmgateway.logs import LINE
-from dsmgateway.service import GatewayService, log_recovery, log_started, set_in
+from dsmgateway.service import GatewayService, file_store, log_recovery, log_started, ports_of, set_in
 from dsmgateway.settings import Settings
-from dsmgateway.store import FileStore
-from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 from dsmgateway.tls import ServerTLS
 from dsmgateway.workers.backoff import Backoff
-from dsmgateway.workers.boot import COUNTED, PARTS, RELOAD, STOP, Boot
+from dsmgateway.workers.boot import PARTS, RELOAD, STOP, Boot, counts_in, memory_of_counts
 from dsmgateway.workers.inbox import inbox_pair
 from dsmgateway.workers.ports import SharedPort, bind_shared, shared_port
 from dsmgateway.workers.process import GOOD_END, Hearing, WorkerProcess
@@ -70,16 +67,14 @@ class SupervisorService(service.Service):
         """ConfigError when a port cannot be shared or a certificate cannot be used. Nothing is opened yet."""
         self._settings, self._reactor = settings, reactor
         self._ports: list[tuple[str, SharedPort]] = []
-        written = [("port", port) for port in settings.ports]
-        written += [("tls-port", spelt_tls(port)) for port in settings.tls_ports]
-        for setting, port in written:
+        for setting, port in ports_of(settings):
             with set_in(setting):
                 self._ports.append((setting, shared_port(port, settings.backlog)))
         # Each process reads the files for itself: here what is wrong with them is said before the start.
         self._tls = ServerTLS(settings) if settings.has_tls else None
         self._sockets: list[list[socket.socket]] = []
         self._inboxes: list[tuple[socket.socket, socket.socket]] = []
-        self._store = FileStore(settings.data, min_free_bytes=settings.min_free, max_parts=settings.max_unfinished)
+        self._store = file_store(settings)
         self._lock = self._memory = -1
         self._places = [_Place(number) for number in range(settings.workers)]
         self._all_listen = False
@@ -155,12 +150,11 @@ class SupervisorService(service.Service):
     def _share(self, parts: int) -> None:
         """Make what the processes share; count the parts that are there for them all."""
         try:
-            self._memory = shared_memory(COUNTED, len(self._places) + 1)
+            self._memory = memory_of_counts(len(self._places))
             self._inboxes = [inbox_pair() for _ in self._places]
         except OSError as error:
             raise StoreError(f"memory and sockets for worker processes: {error.strerror}") from error
-        slots = SharedSlots(self._memory, COUNTED, len(self._places) + 1)
-        Tally(slots.row(PARTS), len(self._places)).set(parts)
+        counts_in(self._memory, len(self._places), own=len(self._places))[PARTS].set(parts)
 
     def _boot(self, number: int, log: int) -> Boot:
         return Boot(
@@ -281,11 +275,8 @@ class SupervisorService(service.Service):
             self._start_later(place, f"it cannot be started: {error.strerror}")
 
     def _started(self) -> None:
-        if not self.running:
-            return
-        if self._tls is not None:
-            self._tls.log_certificate()
-        log_started(self._settings)
+        if self.running:
+            log_started(self._settings, self._tls)
 
     def _kill_all(self) -> None:
         """Wait no longer: what is not parked goes on from its last checkpoint."""
