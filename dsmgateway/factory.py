@@ -47,10 +47,15 @@ class CameraFactory(Factory):
     log = txaio.make_logger()
 
     def __init__(
-        self, settings: Settings, worker: IFileWorker, clock: IReactorTime, now: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        worker: IFileWorker,
+        clock: IReactorTime,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """``clock`` measures time limits, ``now`` gives seconds since 1970."""
-        self.now = now
+        """``clock`` measures time limits, ``now`` gives seconds since 1970; ``sleep`` lets threads run."""
+        self.now, self.sleep = now, sleep
         self.settings = settings
         self.worker = worker
         self.clock = clock

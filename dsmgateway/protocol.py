@@ -40,7 +40,7 @@ from dsmgateway.effects import (
     Send,
 )
 from dsmgateway.errors import PeerError, StoreError
-from dsmgateway.events import Event, log_event
+from dsmgateway.events import Event, log_bug, log_event
 from dsmgateway.framing import DeviceDecoder
 from dsmgateway.low_water import LowWater
 from dsmgateway.session import Session
@@ -71,6 +71,9 @@ UNWRITTEN_LOW_BYTES = UNWRITTEN_HIGH_BYTES // 2
 APPEND_COST_BYTES = 1024
 #: Bytes handed over by all connections together at which every sender is paused: what a hung disk may cost in memory.
 BACKLOG_HIGH_BYTES = 16 * 1024 * 1024
+#: How long whoever is paused for that gives way to the store: Python's threads share one interpreter, and the reactor's
+#: has it back sooner than one that waits for the disk in between. Thousands may have to be paused.
+GIVE_WAY_S = 0.0005
 
 
 class Shared(typing.Protocol):
@@ -80,6 +83,7 @@ class Shared(typing.Protocol):
     worker: IFileWorker
     clock: IReactorTime
     now: Callable[[], float]
+    sleep: Callable[[float], object]
     session_options: SessionOptions
     time_limits: TimeLimits
     door: Door
@@ -331,6 +335,8 @@ class CameraProtocol(Protocol):
         self.timing.not_counted(self.factory.clock.seconds())
         if pause:
             self.transport.pauseProducing()
+            if backlog:
+                self.factory.sleep(GIVE_WAY_S)
         else:
             self._renew()  # it could not be heard until now
             self.transport.resumeProducing()
@@ -500,6 +506,5 @@ class CameraProtocol(Protocol):
 
     def _bug(self, failure: Failure) -> None:
         """Log an error of our own and abort this connection; what the file has is kept."""
-        fields = {"imei": self.session.imei, "peer": self.peer, "state": self.session.state.value}
-        self.log.failure("{event}: {fields}", failure, event=Event.BUG.label, fields=fields)
+        log_bug(self.log, failure, imei=self.session.imei, peer=self.peer, state=self.session.state.value)
         self.transport.abortConnection()

@@ -38,11 +38,6 @@ _BATCH_JOBS = 1024
 _GATHER_S = 0.005
 #: So many bytes are not left waiting for that, so that a few fast senders are not slowed down.
 _PRESSING_BYTES = 128 * 1024
-#: A lane in which so much waits to be written is behind, and whoever adds to it first gives way to its thread.
-_BEHIND_BYTES = 4 * 1024 * 1024
-#: For so long: Python's threads share one interpreter, and the reactor's gets it back sooner than one that has to wait
-#: for the disk in between. So senders are slowed down a little before `dsmgateway.protocol` has to pause them all.
-_GIVE_WAY_S = 0.0005
 
 
 class _Rest(enum.Enum):
@@ -81,7 +76,7 @@ class LaneThread:
     def __init__(
         self,
         lane: Lane,
-        deliver: Callable[[LaneThread, list[Result]], object],
+        deliver: Callable[[list[Result]], object],
         ended: Callable[[], object],
         bug: Callable[[Failure], object],
     ) -> None:
@@ -95,8 +90,6 @@ class LaneThread:
         self._is_ending = False
         #: Rather more than is in the queue, and less only for a moment: it decides about waking alone.
         self._bytes = 0
-        #: What was appended and is not known to be written; the reactor thread's alone.
-        self.backlog_bytes = 0
 
     def put(self, job: Job | None) -> None:
         """Add a job; None is the last one. Called by one thread only."""
@@ -121,7 +114,7 @@ class LaneThread:
         if last:
             results += self._results_of(self._lane.drain, ())
         if results:
-            self._deliver(self, results)
+            self._deliver(results)
         if last:
             self._ended()
         return not last
@@ -186,7 +179,6 @@ class StoreWorker:
         part_max_age_s: float = 30 * 86400.0,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
         thread: ThreadFactory = threading.Thread,
     ) -> None:
         """Touch nothing yet.
@@ -209,7 +201,7 @@ class StoreWorker:
         self._stopped: list[Deferred[None]] = []
         self._is_probing = False
         self._quiet = Quiet(clock())
-        self._clock, self._sleep = clock, sleep
+        self._clock = clock
         store.volume.changed = self._volume_changed
         store.dropped = self._part_dropped
 
@@ -229,18 +221,13 @@ class StoreWorker:
     def append(self, upload: Upload, offset_bytes: int, data: bytes, done: Callable[[Failure | None], object]) -> None:
         """Write bytes at an offset of the file; ``done`` is told when they are, which is not yet durable, or why not.
 
-        That can take a second on an idle disk: wait for it only to bound what is under way. To a lane that is far
-        behind this adds with a short sleep, so that its thread has the interpreter.
+        That can take a second on an idle disk: wait for it only to bound what is under way.
         """
         if not self._running:
             done(Failure(StoreError("the store is not running")))
             return
-        lane = self._lane_of(upload.offered)
         self.backlog_bytes += len(data)
-        lane.backlog_bytes += len(data)
-        if lane.backlog_bytes > _BEHIND_BYTES:
-            self._sleep(_GIVE_WAY_S)
-        lane.put(Append(upload, offset_bytes, data, done))
+        self._lane_of(upload.offered).put(Append(upload, offset_bytes, data, done))
 
     def finish(self, upload: Upload, about: Mapping[str, object]) -> Deferred[Stored | Differs]:
         """Store the whole file; fires when it is durable. ``about`` goes into its sidecar."""
@@ -297,15 +284,14 @@ class StoreWorker:
     def _lane_of(self, offered: Offered) -> LaneThread:
         return self.lanes[zlib.crc32(offered.imei.encode()) % len(self.lanes)]
 
-    def _hand_over(self, lane: LaneThread, results: list[Result]) -> None:
+    def _hand_over(self, results: list[Result]) -> None:
         """Give a batch of results to the reactor thread; called by a lane."""
-        self._call_in_reactor(self._deliver, lane, results)
+        self._call_in_reactor(self._deliver, results)
 
-    def _deliver(self, lane: LaneThread, results: list[Result]) -> None:
+    def _deliver(self, results: list[Result]) -> None:
         for job, outcome in results:
             if isinstance(job, Append):
                 self.backlog_bytes -= len(job.data)
-                lane.backlog_bytes -= len(job.data)
             elif isinstance(job, Open) and job.deferred.called and isinstance(outcome, Upload) and self._running:
                 self._put(outcome.offered, Park(Deferred(), outcome))  # whoever asked for it has cancelled
             job.answer(outcome)

@@ -28,6 +28,7 @@ from dsmgateway.limits import LINGER_S
 from dsmgateway.protocol import (
     APPEND_COST_BYTES,
     BACKLOG_HIGH_BYTES,
+    GIVE_WAY_S,
     UNWRITTEN_HIGH_BYTES,
     CameraProtocol,
 )
@@ -130,7 +131,8 @@ class Base(SynchronousTestCase):
 
     def make_factory(self, **changes: Any) -> None:
         settings = replace(Settings(), data=self.folder, **changes)
-        self.factory = CameraFactory(settings, self.worker, self.clock)
+        self.pauses: list[float] = []
+        self.factory = CameraFactory(settings, self.worker, self.clock, sleep=self.pauses.append)
 
     def wait(self, seconds: float) -> None:
         """Let time pass as the service does: a sweep a second."""
@@ -404,6 +406,7 @@ class SlowDisk(Base):
         self.assertEqual(link.transport.producerState, "producing")
         link.send(frames[held])
         self.assertEqual(link.transport.producerState, "paused")
+        self.assertEqual(self.pauses, [], "one slow device slows nobody else down")
         self.worker.run()
         self.assertEqual(link.transport.producerState, "producing")
         link.send(*frames[held + 1 :])
@@ -415,11 +418,14 @@ class SlowDisk(Base):
         link = self.begun()
         link.send(build.data_frames(FILE)[0])
         self.worker.backlog_bytes = BACKLOG_HIGH_BYTES + 1
+        self.assertEqual(self.pauses, [])
         link.send(build.data_frames(FILE)[1])
         self.assertEqual(link.transport.producerState, "paused")
+        self.assertEqual(self.pauses, [GIVE_WAY_S], "the store has to have the interpreter to write any of it")
         self.worker.backlog_bytes = 0
         self.wait(1)
         self.assertEqual(link.transport.producerState, "producing")
+        self.assertEqual(self.pauses, [GIVE_WAY_S])
 
     def test_what_was_of_another_file_is_not_waited_for(self) -> None:
         """A paused sender goes on once the store has found that its identifier names another file by now."""

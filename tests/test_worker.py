@@ -60,7 +60,6 @@ class HandRun(SynchronousTestCase):
         self.disk = FaultyDisk(errno=errno.EIO)
         self.clock = Clock()
         self.batches: list[int] = []
-        self.pauses: list[float] = []
         self.store = FileStore(self.folder / "data", disk=self.disk)
         self.worker = StoreWorker(
             self.store,
@@ -68,7 +67,6 @@ class HandRun(SynchronousTestCase):
             threads=self.threads,
             pace=self.pace,
             clock=self.clock.seconds,
-            sleep=self.pauses.append,
             thread=ByHand,
         )
         self.worker.start()
@@ -76,7 +74,7 @@ class HandRun(SynchronousTestCase):
         self.disk.calls.clear()
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        self.batches.append(len(arguments[-1]) if isinstance(arguments[-1], list) else -1)
+        self.batches.append(len(arguments[0]) if isinstance(arguments[0], list) else -1)
         function(*arguments)
 
     def step(self) -> None:
@@ -281,29 +279,6 @@ class HoldTests(HandRun):
         self.assertEqual(lane.due_in_s(), 5)
         self.clock.advance(7)
         self.assertEqual(lane.due_in_s(), 0)
-
-
-class BehindTests(HandRun):
-    threads = 2
-
-    def test_whoever_adds_to_a_lane_that_is_behind_gives_way_to_it_and_nobody_else_does(self) -> None:
-        """Neither below 4 MiB, nor at another lane's calls, nor when it has written."""
-        imeis = [f"35209308142{device:04d}" for device in range(9)]
-        behind, *_ = uploads = [self.opened(_offered(packets=5000, imei=imei)) for imei in imeis]
-        lane = self.worker._lane_of(behind.offered)
-        other = next(upload for upload in uploads if self.worker._lane_of(upload.offered) is not lane)
-        self.append(behind, 0, PACKET * 4096)
-        self.assertEqual(self.pauses, [])
-        self.append(behind, 4096 * 1024, PACKET)
-        self.assertEqual(self.pauses, [0.0005])
-        self.append(other, 0, PACKET)
-        self.assertEqual((self.pauses, self.worker.backlog_bytes), ([0.0005], 4098 * 1024))
-        self.step()
-        self.clock.advance(1)
-        self.step()
-        self.assertEqual(self.worker.backlog_bytes, 0)
-        self.append(behind, 4097 * 1024, PACKET)
-        self.assertEqual(self.pauses, [0.0005])
 
 
 class GroupTests(HandRun):
