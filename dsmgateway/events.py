@@ -446,3 +446,8 @@ def log_event(log: Any, event: Event, **fields: object) -> None:
     """Write ``event`` with its fields (None is left out) to a txaio logger."""
     known = {name: value for name, value in fields.items() if value is not None}
     getattr(log, event.level)("{event}: {fields}", event=event.label, fields=known)
+
+
+def log_bug(log: Any, failure: Any, **fields: object) -> None:
+    """Write an error of our own, a `Failure` of Twisted's, with its traceback."""
+    log.failure("{event}: {fields}", failure, event=Event.BUG.label, fields=fields)

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from dsmgateway.admission import APPROVE, Admission, Roll, Sighting
 from dsmgateway.devices import FILE_NAME, Devices
 from dsmgateway.errors import ConfigError, StoreError
-from dsmgateway.events import Event, log_event
+from dsmgateway.events import Event, log_bug, log_event
 from dsmgateway.known_devices import MAX_LIST_BYTES, parse_known_devices
 from dsmgateway.lanes import result_of
 from dsmgateway.opening import open_without_waiting
@@ -193,7 +193,7 @@ class Lookout:
         """Tell what a look brought; one that failed for a bug of ours is not the last."""
         self._busy = False
         if isinstance(outcome, Failure):
-            self.log.failure("{event}", outcome, event=Event.BUG.label, fields={})
+            log_bug(self.log, outcome)
         else:
             self._tell(outcome)
 

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from dsmgateway import __version__
 from dsmgateway.descriptors import descriptor_limit, most_connections
 from dsmgateway.errors import ConfigError, StoreError
-from dsmgateway.events import Event, log_event
+from dsmgateway.events import Event, log_bug, log_event
 from dsmgateway.factory import CameraFactory
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Pace
@@ -228,7 +228,7 @@ class GatewayService(service.MultiService):
         self._worker.probe().addErrback(self._bug)
 
     def _bug(self, failure: Failure) -> None:
-        self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
+        log_bug(self.log, failure)
 
 
 def ports_of(settings: Settings) -> list[tuple[str, str]]:

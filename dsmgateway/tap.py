@@ -182,8 +182,8 @@ class TwistdService(MultiService):
         # The reactor puts its own handlers in place when it begins to run, and this is called right after that.
         self._reactor.callWhenRunning(lambda: self._take_signals((self._reactor.sigTerm, self._reactor.sigInt)))
         self._reactor.callWhenRunning(spare_the_collector)
-        bound_turns(self._reactor)
         self._reactor.callWhenRunning(self._gather_lines)
+        bound_turns(self._reactor)
         super().startService()
         self._take_signals((signal.SIG_DFL, signal.default_int_handler))
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.errors import StoreError
-from dsmgateway.events import Event, log_event
+from dsmgateway.events import Event, log_bug, log_event
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Append, Call, Expire, Finish, Job, Lane, Open, Pace, Park, Probe, Result, result_of
 from dsmgateway.quiet import Quiet
@@ -242,10 +242,7 @@ class StoreWorker:
     def expire(self) -> Deferred[tuple[Expired, ...]]:
         """Delete unfinished files that nobody has gone on with for too long, and say which."""
         deferred: Deferred[tuple[Expired, ...]] = Deferred()
-        if not self._running:
-            return fail(StoreError("the store is not running"))
-        self.lanes[0].put(Expire(deferred, self._part_max_age_s))
-        return deferred
+        return self._put_into(self.lanes[0], Expire(deferred, self._part_max_age_s))
 
     def probe(self) -> Deferred[bool]:
         """If the disk is failing, try whether it can be written again; fires with whether new files are taken.
@@ -276,9 +273,12 @@ class StoreWorker:
         return outcome
 
     def _put(self, offered: Offered, job: Call) -> Deferred[Any]:
+        return self._put_into(self._lane_of(offered), job)
+
+    def _put_into(self, lane: LaneThread, job: Call) -> Deferred[Any]:
         if not self._running:
             return fail(StoreError("the store is not running"))
-        self._lane_of(offered).put(job)
+        lane.put(job)
         return job.deferred
 
     def _lane_of(self, offered: Offered) -> LaneThread:
@@ -301,7 +301,7 @@ class StoreWorker:
         self._call_in_reactor(self._log_bug, failure)
 
     def _log_bug(self, failure: Failure) -> None:
-        self.log.failure("{event}", failure, event=Event.BUG.label, fields={})
+        log_bug(self.log, failure)
 
     def _volume_changed(self, change: Failing | Healed) -> None:
         """Have it logged in the reactor thread; called by whichever lane finds out."""

@@ -64,14 +64,11 @@ class LoggedFinder(ast.NodeVisitor):
             if name == "_note":  # which counts what it leaves out of connections without a device
                 added |= {field for label in events or () for field in Event[label].fields if field == "suppressed"}
             self._add(node, events, self._keywords(node.keywords) | added)
+        elif name == "log_bug":
+            self._add(node, ("BUG",), self._keywords(node.keywords))
         elif name == "Note":
             assert self._events(node.args[0]) is None, "only _note makes notes"
-        elif _template(node).startswith("{event}"):
-            given = {keyword.arg: keyword.value for keyword in node.keywords}
-            label = given["event"]
-            assert isinstance(label, ast.Attribute) and label.attr == "label", ast.unparse(node)
-            fields = self._dictionary(given["fields"]) if "fields" in given else set()
-            self._add(node, self._events(label.value), fields)
+        assert "{event" not in _template(node), f"{self.module}:{node.lineno} goes past log_event and log_bug"
         self.generic_visit(node)
 
     def _add(self, node: ast.Call, events: tuple[str, ...] | None, fields: set[str]) -> None:
@@ -100,14 +97,6 @@ class LoggedFinder(ast.NodeVisitor):
             if keyword.arg is None and ast.unparse(keyword.value) != "fields":
                 names |= SPREAD[ast.unparse(keyword.value)]
         return names
-
-    def _dictionary(self, node: ast.expr) -> set[str]:
-        if isinstance(node, ast.Name):
-            value = self._assigned(node.id)
-            assert value is not None, f"{self.module}: nobody knows what is in {node.id}"
-            return self._dictionary(value)
-        assert isinstance(node, ast.Dict), ast.unparse(node)
-        return {str(key.value) for key in node.keys if isinstance(key, ast.Constant)}
 
     def _assigned(self, name: str) -> ast.expr | None:
         """What is assigned to a name in the function we are in."""

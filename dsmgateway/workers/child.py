@@ -83,9 +83,10 @@ class Control:
         except OSError:
             data = b""
         for word in self._words.feed(data):
-            if word.decode() == RELOAD and self.service is not None:
+            said = word.decode()
+            if said == RELOAD and self.service is not None:
                 self.service.reload()
-            elif word.decode() == STOP:
+            elif said == STOP:
                 self.stop()
         return None if data else Failure(CONNECTION_DONE)
 
