@@ -80,7 +80,8 @@ def test_a_mixed_fleet_on_bad_links_is_served_by_all(tmp_path: Path, workers: in
         assert_lines_are_the_owners(rows, workers)
         assert {row["worker"] for row in gateway.events("file.stored")} == set(range(workers))
         connected = [row["peer"] for row in gateway.events("device.connected")]
-        assert len(connected) == report["summary"]["connections"] == len(set(connected))
+        # Not by their addresses: the system gives a port out again after a second.
+        assert len(connected) == report["summary"]["connections"]
         assert not gateway.events("handover.failed")
         assert gateway.stop() == 0
         assert sorted(connected) == sorted(row["peer"] for row in gateway.events("device.disconnected"))
