@@ -172,10 +172,8 @@ def lateness(results: Row) -> list[str]:
         for kind in one["kinds"]:
             late_s, share = middle(one, kind, "late_s", "p99") or 0.0, middle(one, kind, "load_share") or 0.0
             if late_s > LATE_S or share > LATE_SHARE:
-                words.append(
-                    f"{name}, {kind}: the generator used {share:.0%} of its core, and one frame in a hundred went out "
-                    f"more than {late_s * 1e3:.0f} ms late."
-                )
+                late = f", and one frame in a hundred went out more than {late_s * 1e3:.0f} ms late" if late_s else ""
+                words.append(f"{name}, {kind}: the generator used {share:.0%} of its core{late}.")
     return words
 
 
