@@ -7,7 +7,10 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from dsmgateway.events import FIELDS, OF_CONNECTION, OF_WARNING, Event
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from dsmgateway.events import FIELDS, OF_CONNECTION, OF_WARNING, Event, log_bug
 from dsmgateway.store.values import Expired, Recovery
 
 PACKAGE = Path(__file__).parent.parent / "dsmgateway"
@@ -152,3 +155,12 @@ def test_nobody_logs_past_the_catalogue() -> None:
                 owner = ast.unparse(node.func.value)
                 if owner.rpartition(".")[2] in {"log", "_log"}:
                     assert _template(node).startswith("{event}"), f"{module}:{node.lineno}"
+
+
+def test_an_error_of_our_own_is_logged_with_where_it_was_found_and_its_traceback() -> None:
+    seen: list[dict[str, object]] = []
+    failure = Failure(ValueError("not foreseen"))
+    log_bug(Logger(observer=seen.append), failure, imei="350000000000006", state="receiving")
+    (line,) = seen
+    assert (line["event"], line["fields"]) == (Event.BUG.label, {"imei": "350000000000006", "state": "receiving"})
+    assert (line["log_level"], line["log_failure"]) == (LogLevel.critical, failure)
