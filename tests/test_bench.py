@@ -186,7 +186,9 @@ def test_a_file_that_is_missing_or_differs_is_found(bench: Any, tmp_path: Path, 
     verifier = bench.verify.Verifier(kind, tmp_path)
     if fault == "none":
         verifier.verify(sent)
-        verifier.verify([])  # what was looked at once is not looked at again
+        verifier.verify([])  # what was looked at once is not looked at again, as it would be by another one:
+        with pytest.raises(bench.processes.BenchError, match=r"^\w+: 0 of 0 .* 3 were never sent"):
+            bench.verify.Verifier(kind, tmp_path).verify([])
     else:
         with pytest.raises(bench.processes.BenchError, match=f"^{kind}: "):
             verifier.verify(sent)
