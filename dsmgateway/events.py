@@ -39,6 +39,13 @@ class Event(enum.Enum):
         "Without a pause: it did not end as it should when the gateway stopped.",
         ("worker", "reason", "after", "pause"),
     )
+    WORKER_HANGS = (
+        "worker.hangs",
+        "error",
+        "A worker process gave no sign of life for worker-timeout. It is asked where it stands, which worker.said then "
+        "tells, and ended; another takes its place.",
+        ("worker", "pid", "after"),
+    )
     WORKER_SAID = (
         "worker.said",
         "error",

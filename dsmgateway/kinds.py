@@ -85,12 +85,6 @@ def _show_time(seconds: float) -> str:
     return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds!r}s"
 
 
-def _check_time(seconds: float) -> None:
-    if not math.isfinite(seconds):
-        raise ValueError(f"{seconds} is not a time")
-    _check_range(seconds, _SHORTEST_S, _LONGEST_S, _show_time)
-
-
 def _parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -172,15 +166,19 @@ def _parse_words(text: str) -> str:
     return text.strip()
 
 
-#: Seconds, as a float.
-TIME: Kind[float] = Kind(
-    "time",
-    "a time: seconds, or a number with s, m, h or d, such as 20, 30s, 2m or 30d",
-    _parse_time,
-    _show_time,
-    _check_time,
-    toml_types=(int, float, str),
-)
+def time_from(shortest_s: float) -> Kind[float]:
+    """Seconds, as a float, and so many at least."""
+
+    def check(seconds: float) -> None:
+        if not math.isfinite(seconds):
+            raise ValueError(f"{seconds} is not a time")
+        _check_range(seconds, shortest_s, _LONGEST_S, _show_time)
+
+    expects = "a time: seconds, or a number with s, m, h or d, such as 20, 30s, 2m or 30d"
+    return Kind("time", expects, _parse_time, _show_time, check, toml_types=(int, float, str))
+
+
+TIME = time_from(_SHORTEST_S)
 #: Bytes, as an integer.
 SIZE: Kind[int] = Kind(
     "size",

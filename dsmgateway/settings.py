@@ -29,6 +29,7 @@ from dsmgateway.kinds import (
     choice,
     count,
     several,
+    time_from,
 )
 
 T = TypeVar("T")
@@ -126,6 +127,9 @@ class Settings:
         count(32),
         "processes that share the ports and the work, for a machine with several processors; each device belongs to "
         "one of them",
+    )
+    worker_timeout: float = _setting(
+        60.0, time_from(4.0), "without a sign of life, after which one of these is ended and another takes its place"
     )
     backlog: int = _setting(1024, count(65535), "connections that may wait to be accepted, for plain port numbers")
 

@@ -330,6 +330,28 @@ def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         assert len(gateway.events("gateway.stopped")) == 1
 
 
+def test_a_worker_that_hangs_is_ended_and_another_takes_its_place(tmp_path: Path) -> None:
+    """It says where it hung if it still can; another one, which works, is left alone."""
+    with running_gateway(tmp_path, "--workers=3", "--worker-timeout=4") as gateway:
+        before = pids(gateway)
+        os.kill(before[0], signal.SIGSTOP)
+        os.kill(before[1], signal.SIGSTOP)
+        eventually("both are found to hang", lambda: len(gateway.events("worker.hangs")) == 2)
+        os.kill(before[0], signal.SIGCONT)
+        eventually("both are ended", lambda: len(gateway.events("worker.ended")) == 2)
+        ended = {row["worker"]: row["reason"] for row in gateway.events("worker.ended")}
+        assert ended == {0: "killed by SIGABRT", 1: "killed by SIGKILL"}
+        assert "Fatal Python error: Aborted" in {row["text"] for row in gateway.events("worker.said")}
+        eventually("others take their places", lambda: len(gateway.events("worker.started")) == 5)
+        with HandCamera(gateway.port, Picture(content(50_000), imei=devices_of(1, 1, workers=3)[0])) as camera:
+            camera.deliver()
+        after = pids(gateway)
+        assert after[2] == before[2] and {row["pid"] for row in gateway.events("worker.hangs")} == {
+            before[0],
+            before[1],
+        }
+
+
 def test_a_list_of_known_devices_is_read_anew_by_all(tmp_path: Path) -> None:
     """At SIGHUP; and devices that are approved while the gateway runs get in, whichever process refused them."""
     one, other = devices_of(0, 1)[0], devices_of(1, 1)[0]

@@ -26,6 +26,11 @@ class Tally:
         self._lock = threading.Lock()
 
     @property
+    def count(self) -> int:
+        """What this process counts."""
+        return self._slots[self._own]
+
+    @property
     def total(self) -> int:
         """What all processes count together."""
         return sum(self._slots)
@@ -33,7 +38,7 @@ class Tally:
     @property
     def elsewhere(self) -> int:
         """What the other processes count."""
-        return self.total - self._slots[self._own]
+        return self.total - self.count
 
     def add(self, change: int) -> None:
         """Count so much more in this process."""

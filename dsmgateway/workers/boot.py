@@ -20,7 +20,9 @@ RELOAD, STOP = "reload", "stop"
 READY, FAILED = "ready", "failed"
 #: Numbers that all processes count together, by their rows in the memory that they share.
 CONNECTIONS, NEEDED_BYTES, PARTS = range(3)
-_COUNTED = 3
+#: And one by which each tells that it lives.
+BEATS = 3
+_COUNTED = 4
 
 _LENGTH = struct.Struct("!I")
 

@@ -148,6 +148,10 @@ class WorkerProcess:
         with suppress(OSError):
             self._control.sendall(f"{word}\n".encode())
 
+    def abort(self) -> None:
+        """Have it print where it stands, and end."""
+        self._process.send_signal(signal.SIGABRT)
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()

@@ -16,7 +16,7 @@ from dsmgateway.factory import CameraFactory
 from dsmgateway.service import GatewayService, store_worker
 from dsmgateway.store import Recovery, Share
 from dsmgateway.store.tally import Tally
-from dsmgateway.workers.boot import CONNECTIONS, NEEDED_BYTES, PARTS, Boot, counts_in
+from dsmgateway.workers.boot import BEATS, CONNECTIONS, NEEDED_BYTES, PARTS, Boot, counts_in
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.ports import AdoptedListener
 
@@ -34,6 +34,7 @@ class WorkerService(GatewayService):
         factory.others = others = OtherProcesses(number, [_socket(one) for one in boot.outboxes], reactor)
         _count_over_all(factory, others, counted[CONNECTIONS], bool(settings.max_connections))
         self._adopter = Adopter(number, _socket(boot.inbox), factory, reactor)
+        self._beats = counted[BEATS]
         self._ports = iter([_socket(one) for one in boot.ports])
         self._is_first = number == 0
         self._listens = listens
@@ -52,6 +53,10 @@ class WorkerService(GatewayService):
         if self.running:
             self._adopter.stop()
         return super().stopService()
+
+    def _sweep(self) -> None:
+        self._beats.add(1)
+        super()._sweep()
 
     def _started(self) -> None:
         if self.running:

@@ -2,7 +2,7 @@
 
 It binds the ports, recovers the store, starts the worker processes and keeps alive what must outlive each of them: the
 listening sockets, the inboxes, the lock of the data folder, the numbers they count together, and the log. It speaks to
-no camera. A worker process that ends is started again.
+no camera. A worker process that ends is started again, and so is one that hangs.
 
 Start: the ports are bound, the store recovers, all processes start and say that they listen; where one does not, none
 stays. Until then it blocks, as the gateway does that is one process. Stop: all processes stop at the same time.
@@ -22,17 +22,19 @@ from twisted.application import service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 
 from dsmgateway.addresses import shown_address
 from dsmgateway.errors import ConfigError, StoreError
-from dsmgateway.events import Event, log_event
+from dsmgateway.events import Event, log_bug, log_event
 from dsmgateway.logs import LINE
 from dsmgateway.service import GatewayService, file_store, log_recovery, log_started, ports_of, set_in
 from dsmgateway.settings import Settings
+from dsmgateway.store.tally import Tally
 from dsmgateway.tls import ServerTLS
 from dsmgateway.workers.backoff import Backoff
-from dsmgateway.workers.boot import PARTS, RELOAD, STOP, Boot, counts_in, memory_of_counts
+from dsmgateway.workers.boot import BEATS, PARTS, RELOAD, STOP, Boot, counts_in, memory_of_counts
 from dsmgateway.workers.inbox import inbox_pair
 from dsmgateway.workers.ports import SharedPort, bind_shared, shared_port
 from dsmgateway.workers.process import GOOD_END, Hearing, WorkerProcess
@@ -41,6 +43,8 @@ txaio.use_twisted()
 
 #: Seconds beyond ``stop-timeout`` after which a process that has not ended is killed.
 _KILL_AFTER_S = 2.0
+#: Looks for a sign of life in ``worker-timeout``: counted, so that a supervisor that stood still itself kills nobody.
+_LOOKS = 4
 
 
 class _Place:
@@ -54,6 +58,9 @@ class _Place:
         self.listens = False
         self.why_ended = ""
         self.restart: IDelayedCall | None = None
+        #: Its signs of life, how many there were at the last look, and looks since there was a new one.
+        self.beats = Tally()
+        self.heard = self.silent = 0
 
 
 class SupervisorService(service.Service):
@@ -80,6 +87,8 @@ class SupervisorService(service.Service):
         self._all_listen = False
         self._stopped: Deferred[None] | None = None
         self._kill: IDelayedCall | None = None
+        self._looks = LoopingCall(self._look_for_life)
+        self._looks.clock = reactor
         self._watch: Callable[[Any], object] = reactor.addReader
         self._unwatch: Callable[[Any], object] = reactor.removeReader
 
@@ -120,6 +129,8 @@ class SupervisorService(service.Service):
             self._close()
             self.running = False
             raise
+        looking = self._looks.start(self._settings.worker_timeout / _LOOKS, now=False)
+        looking.addErrback(partial(log_bug, self.log))
         self._reactor.callWhenRunning(self._started)
 
     def reload(self) -> None:
@@ -134,6 +145,7 @@ class SupervisorService(service.Service):
             return succeed(None)
         super().stopService()
         self._stopped = Deferred()
+        self._looks.stop()
         self._close_ports()
         for place in self._places:
             if place.restart is not None and place.restart.active():
@@ -155,6 +167,8 @@ class SupervisorService(service.Service):
         except OSError as error:
             raise StoreError(f"memory and sockets for worker processes: {error.strerror}") from error
         counts_in(self._memory, len(self._places), own=len(self._places))[PARTS].set(parts)
+        for place in self._places:
+            place.beats = counts_in(self._memory, len(self._places), own=place.number)[BEATS]
 
     def _boot(self, number: int, log: int) -> Boot:
         return Boot(
@@ -235,7 +249,7 @@ class SupervisorService(service.Service):
             ready=partial(self._ready, place),
             ended=partial(self._ended, place),
         )
-        place.restart, place.listens, place.began_s = None, False, self._reactor.seconds()
+        place.restart, place.listens, place.silent, place.began_s = None, False, 0, self._reactor.seconds()
         place.process = WorkerProcess(partial(self._boot, number), number, hearing)
         for reader in place.process.readers:
             self._watch(reader)
@@ -273,6 +287,20 @@ class SupervisorService(service.Service):
             self._start(place)
         except OSError as error:
             self._start_later(place, f"it cannot be started: {error.strerror}")
+
+    def _look_for_life(self) -> None:
+        """End whoever gave no sign of life for so long, the second time without asking where it stands."""
+        for place in self._places:
+            if place.process is None or not place.listens:
+                continue
+            beats, place.heard = place.heard, place.beats.count
+            place.silent = place.silent + 1 if place.heard == beats else 0
+            if place.silent == _LOOKS:
+                after = self._settings.worker_timeout
+                log_event(self.log, Event.WORKER_HANGS, worker=place.number, pid=place.process.pid, after=after)
+                place.process.abort()
+            elif place.silent > _LOOKS:
+                place.process.kill()
 
     def _started(self) -> None:
         if self.running:
