@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,9 +68,21 @@ class PoweredDisk:
 
     def power_on(self) -> None:
         """Mount it again, which replays its journal; nobody may have a file open on it any more."""
-        eventually("the disk can be unmounted", lambda: self._unmount() == 0)
+        eventually("the disk is unmounted and has its power again", self._is_on_again)
+
+    def _is_on_again(self) -> bool:
+        """Unmount and mount it; where some other namespace of mounts has it still, what is mounted is without power."""
+        if self._unmount() != 0:
+            return False
         done = self._mount()
         assert done.returncode == 0, f"not mounted after a power cut: {done.stderr}"
+        try:
+            with tempfile.TemporaryFile(dir=self.folder):
+                return True
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False
 
     def remove(self) -> None:
         """Leave no mount and no image behind, whatever still has a file open on it."""
