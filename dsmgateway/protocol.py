@@ -223,6 +223,8 @@ class CameraProtocol(Protocol):
             self._low_water.wake()
             return  # first what is there; time is looked at in the next round
         self._regulate()
+        if self._paused or self.session.state in (State.OPENING, State.STORING):
+            self.timing.heard = now  # it is we who do not listen, or have not answered
         lagging = self._paused and self.session.reads
         overdue = self.timing.overdue(now, self.session.state, self._paused, lagging)
         if overdue is Overdue.RATE:
