@@ -81,7 +81,7 @@ class Crowd:
         limits = self.limits
         if self.in_all + self.elsewhere() >= limits.in_all:
             return Hit("max-connections", limits.in_all)
-        hit = self.crowded(address)
+        hit = self._crowded(address)
         if hit is not None:
             return hit
         of_address = self._bucket_of(address, now) if address else None
@@ -94,7 +94,13 @@ class Crowd:
                 bucket.take()
         return None
 
-    def crowded(self, address: str) -> Hit | None:
+    def refusal_of_adopted(self, address: str) -> Hit | None:
+        """Return the limit that forbids one that another process has let in, which counts there until it is here."""
+        if self.in_all + self.elsewhere() > self.limits.in_all:
+            return Hit("max-connections", self.limits.in_all)
+        return self._crowded(address)
+
+    def _crowded(self, address: str) -> Hit | None:
         """Return the limit that forbids one more connection of this address at a time."""
         limits = self.limits
         if address and self._by_address[address] >= limits.per_address:

@@ -71,7 +71,7 @@ class Door:
 
     def adopts(self, address: str) -> bool:
         """Whether one that another process has let in is taken: how fast they come was looked at there."""
-        return self._is_let_in(address, self.crowd.crowded(address))
+        return self._is_let_in(address, self.crowd.refusal_of_adopted(address))
 
     def _is_let_in(self, address: str, hit: Hit | None) -> bool:
         if hit is None:

@@ -11,9 +11,9 @@ somebody *comes back* to take over from an address that was itself just thrown o
 - Somebody who takes a new address each time: only the device comes back, so it is the device that wins.
 
 After so many returns within some minutes the one who took over last keeps the device: for a cool-down, nobody takes
-over from another address as long as the holder's connection is there **and is heard of**. So a device that has really
-moved gets in after `HOLDER_SILENT_S` at the latest, as its old connection is silent. A connection that is there only to
-be in the way ends by its own time limits, and whoever comes then is protected in its place.
+over from another address as long as the holder's connection is there **and is heard of**, or waits for our disk. So a
+device that has really moved gets in after `HOLDER_SILENT_S` at the latest, as its old connection is silent. One that is
+there only to be in the way ends by its own time limits, and whoever comes then is protected in its place.
 
 So of two devices with one IMEI each gets its turn. Which of two senders *is* the device cannot be told from an
 address: the returns are odd in number, so who was there first keeps it, and who has two addresses can make all of them

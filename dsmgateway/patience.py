@@ -30,7 +30,7 @@ class Patience:
     def resync(self) -> str:
         """Count a break in the data."""
         self.resyncs += 1
-        return f"more than {self.max_resyncs} resyncs in one file" if self.resyncs > self.max_resyncs else ""
+        return f"more than max-resyncs {self.max_resyncs} in one file" if self.resyncs > self.max_resyncs else ""
 
     def resume(self) -> str:
         """Count a RESUME."""

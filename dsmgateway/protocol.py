@@ -222,10 +222,16 @@ class CameraProtocol(Protocol):
         if self._low_water.holds_back and now - self.timing.heard >= self.factory.look_after_s:
             self._low_water.wake()
             return  # first what is there; time is looked at in the next round
-        state = self.session.state
         self._regulate()
+        if self._paused or self.session.state in (State.OPENING, State.STORING):
+            self.timing.heard = now  # it is we who do not listen, or have not answered
         lagging = self._paused and self.session.reads
-        match self.timing.overdue(now, state, self._paused, lagging):
+        overdue = self.timing.overdue(now, self.session.state, self._paused, lagging)
+        if overdue is Overdue.RATE:
+            self._take_what_waits()
+            overdue = self.timing.overdue(now, self.session.state, self._paused, lagging)
+        state = self.session.state
+        match overdue:
             case Overdue.STATE if state is State.ENDED:
                 self.transport.abortConnection()
             case Overdue.STATE:

@@ -272,10 +272,10 @@ class Reception:
         if size_bytes == 0:
             return "START says the file has 0 bytes"
         of_kind = {
-            Kind.PHOTO: ("max_photo_size", options.max_photo_size),
-            Kind.VIDEO: ("max_video_size", options.max_video_size),
+            Kind.PHOTO: ("max-photo-size", options.max_photo_size),
+            Kind.VIDEO: ("max-video-size", options.max_video_size),
         }
-        limits = [("max_file_size", options.max_file_size)]
+        limits = [("max-file-size", options.max_file_size)]
         kind = format_of(transfer.device_path).kind
         for name, most_bytes in [*limits, of_kind[kind]] if kind else limits:
             if size_bytes > most_bytes:

@@ -47,7 +47,7 @@ class Timing:
 
     def __init__(self, limits: TimeLimits, now: float) -> None:
         self._limits = limits
-        #: Since when the state's time counts, and when the device was heard of last.
+        #: Since when the state's time counts, and when the device was heard of last, or could not be.
         self.since = self.heard = self._born = self._ticked = now
         self._counted_s = 0.0
         self._counted_bytes = 0

@@ -10,6 +10,8 @@ from twisted.internet import reactor
 
 from dsmgateway.config import Settings
 from dsmgateway.service import gateway_service
+from dsmgateway.steady import keep_steady
 
+keep_steady(reactor)
 application = Application("dsmgateway")
 gateway_service(Settings(ports=("10014",), data=Path("dsm-data").absolute()), reactor).setServiceParent(application)

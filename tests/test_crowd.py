@@ -239,4 +239,14 @@ def test_connections_elsewhere_count_in_all_and_those_here_are_told() -> None:
     assert crowd.refusal(FAR, 0) is None
     crowd.elsewhere = lambda: 4
     assert crowd.refusal(FAR, 0) == Hit("max-connections", 5)
-    assert crowd.crowded(FAR) is None
+
+
+def test_one_that_another_process_has_let_in_counts_there_until_it_is_here() -> None:
+    crowd = Crowd(LIMITS, 0)
+    fill(crowd, A, A, B)
+    crowd.elsewhere = lambda: 2
+    assert crowd.refusal_of_adopted(FAR) is None
+    assert crowd.refusal_of_adopted(A) == Hit("max-connections-per-address", 2)
+    assert crowd.refusal_of_adopted(C) == Hit("max-connections-per-network", 3)
+    crowd.elsewhere = lambda: 3
+    assert crowd.refusal_of_adopted(FAR) == Hit("max-connections", 5)

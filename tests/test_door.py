@@ -365,3 +365,26 @@ class Paused(Base):
         self.wait(40)
         self.assertEqual(self.logged("session.too_slow"), [])
         self.assertFalse(link.transport.disconnecting)
+
+    def test_who_waits_for_our_disk_is_not_silent(self) -> None:
+        """A holder whose file is being stored keeps the device, however long the disk takes; then it has its time."""
+        self.make_factory(flapping_takeovers=1)
+        links = [From(self.factory, host) for host in (A, B, A)]
+        for link in links:
+            link.send(build.init())
+        keeper = links[-1]
+        keeper.send(*build.opening(FILE)[1:4])
+        self.worker.run()
+        keeper.send(c.Sync(0), *build.data_frames(FILE))
+        self.wait(30)
+        self.assertIs(keeper.state, State.STORING)
+        newcomer = From(self.factory, B, 2)
+        newcomer.send(build.init())
+        self.assertEqual(newcomer.answers(), CLOSE)
+        self.worker.run()
+        self.assertTrue(keeper.answers().endswith(c.RepeatInit().encode()))
+        for silent_s, answer in ((19, CLOSE), (1, c.PathRequest().encode())):
+            self.wait(silent_s)
+            newcomer = From(self.factory, B, 3)
+            newcomer.send(build.init())
+            self.assertEqual(newcomer.answers(), answer)

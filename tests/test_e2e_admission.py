@@ -16,6 +16,7 @@ import pytest
 from conftest import IMEI, OTHER_IMEI, content, init
 from hand_camera import HandCamera, Picture, assert_not_acknowledged
 from running import (
+    AT_ONCE,
     DSMGATEWAY,
     TWISTD,
     RunningGateway,
@@ -160,6 +161,41 @@ def test_what_an_operator_got_wrong_is_one_line(tmp_path: Path, options: list[st
     )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"twistd dsmgateway: {problem.format(tmp_path)}"]
+
+
+# -- time
+
+#: Read by every Python process at its start: the time of day is set back by an hour as long as the file is there.
+TIME_OF_DAY = """
+import os, time
+real = time.time
+time.time = lambda: real() - 3600 * os.path.exists({flag!r})
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_time_limits_hold_whatever_is_done_to_the_time_of_day(tmp_path: Path, workers: int) -> None:
+    flag = tmp_path / "set-back"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(TIME_OF_DAY.format(flag=str(flag)))
+    prefix = ("env", f"PYTHONPATH={tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
+    options = (f"--workers={workers}", "--init-timeout=1", "--data-timeout=60", AT_ONCE)
+    with running_gateway(tmp_path, *options, prefix=prefix) as gateway, ExitStack() as stack:
+        cameras = [stack.enter_context(HandCamera(gateway.port, picture)) for picture in (PICTURE, OTHER)]
+        for camera in cameras:
+            camera.begin()
+            camera.say(*camera.picture.frames()[:2])
+        flag.touch()
+        with HandCamera(gateway.port, PICTURE) as silent:
+            assert silent.hear_the_end() == b""
+        flag.unlink()  # and so it is set forward
+        with HandCamera(gateway.port, PICTURE) as silent:
+            assert silent.hear_the_end() == b""
+        for camera in cameras:
+            camera.say(*camera.picture.frames()[2:])
+            camera.hear(c.RepeatInit)
+        assert len(gateway.events("session.silent")) == 2
+        assert gateway.events("data.silent") == gateway.troubles() == []
 
 
 # -- connections

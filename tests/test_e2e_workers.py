@@ -531,6 +531,23 @@ def test_max_connections_counts_over_all(tmp_path: Path) -> None:
             camera.deliver()
 
 
+def test_a_day_of_a_device_is_counted_wherever_it_comes_in(tmp_path: Path) -> None:
+    """By its owner, and by nobody else."""
+    with running_gateway(tmp_path, "--workers=2", "--device-files-per-day=2") as gateway:
+        for imei in (devices_of(0, 1)[0], devices_of(1, 1)[0]):
+            for number in range(8):
+                with HandCamera(gateway.port, Picture(content(2000), imei, b"dsm/%d.jpg" % number)) as camera:
+                    if number < 2:
+                        camera.deliver()
+                    else:
+                        camera.say(init(imei=imei))
+                        camera.hear(c.Close)
+                        camera.hear_the_end()
+        assert {row["setting"] for row in gateway.events("limit.device_day")} == {"device-files-per-day"}
+        assert {row["worker"] for row in gateway.events("limit.device_day")} == {0, 1}
+        assert len(gateway.media()) == 4
+
+
 def test_a_full_disk_is_full_for_all(tmp_path: Path) -> None:
     """Room for one file is not given twice: what one process has reserved is not free for another."""
     one, other = (Picture(content(3_000_000), imei=devices_of(owner, 1)[0]) for owner in (0, 1))

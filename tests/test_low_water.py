@@ -149,6 +149,23 @@ class LowWaterTests(SynchronousTestCase):
         self.assertEqual(self.held_bytes, 3 * c.PACKET_BYTES)
         self.assertIs(self.connection.session.state, State.RECEIVING)
 
+    def test_what_waits_counts_before_a_camera_is_called_slow(self) -> None:
+        """It is the gateway that has not read it yet; but what comes too slowly does, read or not."""
+        for frames, is_slow in ((5, False), (1, True)):
+            self.listen(min_rate=2000, min_rate_time=10)
+            camera = self.begun()
+            camera.sendall(b"".join(FRAMES[:17]))
+            self.reactor.spin_until(lambda: self.connection.reads)
+            camera.sendall(b"".join(FRAMES[17 : 17 + frames]))
+            self.turn()
+            self.assertEqual(self.held_bytes, 17 * c.PACKET_BYTES)
+            transfer = self.connection.session.transfer
+            now = self.reactor.seconds() + 10
+            self.connection.timing.heard = now - 1
+            self.connection.check_time(now)
+            self.assertIs(self.connection.session.state is State.ENDED, is_slow)
+            self.assertEqual(transfer.held_bytes, (17 + frames) * c.PACKET_BYTES)  # type: ignore[union-attr]
+
     def test_what_waits_is_kept_when_the_connection_is_taken_over(self) -> None:
         """The newer connection goes on behind what the older one had sent, read or not."""
         old = self.begun()

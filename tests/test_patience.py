@@ -21,7 +21,7 @@ def test_breaks_in_the_data_are_never_made_good_for(most: int) -> None:
     for _ in range(most):
         assert patience.resync() == ""
         patience.data()
-    assert patience.resync() == f"more than {most} resyncs in one file"
+    assert patience.resync() == f"more than max-resyncs {most} in one file"
 
 
 def test_a_sync_is_due_for_every_resume() -> None:

@@ -360,9 +360,9 @@ def test_start_of_the_largest_size() -> None:
 @pytest.mark.parametrize(
     ("path", "size_bytes", "problem"),
     [
-        (b"dsm/picture/251102/081601.jpg", 101, "more than max_photo_size 100"),
-        (b"dsm/video/251102/081601.mp4", 1001, "more than max_video_size 1000"),
-        (b"dsm/other/081601.bin", 10_001, "more than max_file_size 10000"),
+        (b"dsm/picture/251102/081601.jpg", 101, "more than max-photo-size 100"),
+        (b"dsm/video/251102/081601.mp4", 1001, "more than max-video-size 1000"),
+        (b"dsm/other/081601.bin", 10_001, "more than max-file-size 10000"),
         (b"dsm/picture/251102/081601.jpg", 100, ""),
         (b"dsm/video/251102/081601.mp4", 1000, ""),
         (b"dsm/other/081601.bin", 10_000, ""),
@@ -504,7 +504,7 @@ def test_too_many_resyncs(trouble: DeviceEvent) -> None:
             session.receive(c.Sync(0))
         session.receive(DataRun(b"a", 1))
     effects = session.receive(trouble)
-    assert acts(effects) == [fx.Park(), fx.End("more than 5 resyncs in one file")]
+    assert acts(effects) == [fx.Park(), fx.End("more than max-resyncs 5 in one file")]
     assert Event.SESSION_GIVEN_UP in notes(effects)
 
 

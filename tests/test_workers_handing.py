@@ -207,6 +207,19 @@ class Handing(SynchronousTestCase):
         self.assertEqual(there.connections, set())
         self.assertEqual(self.logged("limit.connections")[0]["setting"], "max-connections-per-address")
 
+    def test_no_more_come_to_the_owner_than_it_has_descriptors_for(self) -> None:
+        """However many others have let in: without, it could not open their files."""
+        self.adopter.start()
+        there = self.factories[1]
+        there.door.bound(2)
+        for host in ("192.0.2.1", "192.0.2.2", "192.0.2.3"):
+            there.door.crowd.entered(host)
+        client = self.connect()
+        client.send(build.init(imei=imei_of_owner(1)).encode())
+        self.reactor.spin_until(lambda: self.is_over(client))
+        self.assertEqual(there.connections, set())
+        self.assertEqual(self.logged("limit.connections")[0]["setting"], "max-connections")
+
     def test_a_peer_that_has_gone_is_no_trouble(self) -> None:
         """By the time that the other process takes it."""
         client = self.connect()
