@@ -6,6 +6,7 @@ in is the door's, what a connection does is `dsmgateway.protocol`'s.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ SWEEP_AT_ONCE = 250
 SWEEP_PAUSE_S = 0.01
 #: In how many such pieces it is through with all of them at the latest, however many there are: well within a second.
 SWEEP_PIECES = 50
+#: Seconds between two sweeps, which are due each second, by which the gateway itself is known to have stood still.
+STOOD_STILL_S = 5.0
 
 
 class CameraFactory(Factory):
@@ -61,6 +64,7 @@ class CameraFactory(Factory):
         self.clock = clock
         self.connections: set[CameraProtocol] = set()
         self._unswept: list[CameraProtocol] = []
+        self._swept_s = math.inf
         self.registry: Registry[CameraProtocol] = Registry()
         self.setbacks = Setbacks()
         self._quiet = Quiet(clock.seconds())
@@ -84,8 +88,15 @@ class CameraFactory(Factory):
     def sweep(self) -> None:
         """Check the time limits of all connections, paused ones too; to be called once a second.
 
-        Of many connections it checks some at a time, so that the others need not wait for all of it.
+        Of many connections it checks some at a time, so that the others need not wait for all of it. No time counts
+        in which the gateway itself has stood still, as where its machine was moved: all would be thrown out.
         """
+        now = self.clock.seconds()
+        stood_s, self._swept_s = now - self._swept_s, now
+        if stood_s >= STOOD_STILL_S:
+            log_event(self.log, Event.GATEWAY_STOOD_STILL, after=round(stood_s, 1))
+            for connection in self.connections:
+                connection.timing.excuse(stood_s, now)
         if not self._unswept:
             self._unswept = list(self.connections)
             self._sweep_on(max(SWEEP_AT_ONCE, -(-len(self._unswept) // SWEEP_PIECES)))

@@ -60,6 +60,11 @@ class Timing:
         """What has passed since the last look is not held against the device's rate: it was, or is now, paused."""
         self._ticked = now
 
+    def excuse(self, stood_s: float, now: float) -> None:
+        """Count none of the seconds in which the gateway itself has stood still until now."""
+        self.since, self.heard = min(self.since + stood_s, now), min(self.heard + stood_s, now)
+        self._ticked = now
+
     def took(self, size_bytes: int) -> None:
         """Count file data that fits."""
         self._counted_bytes += size_bytes
