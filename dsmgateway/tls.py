@@ -152,7 +152,7 @@ def _ciphers(written: str | None) -> AcceptableCiphers | None:
         return None
     try:
         ciphers: AcceptableCiphers = AcceptableCiphers.fromOpenSSLCipherString(written)
-        CertificateOptions(acceptableCiphers=ciphers)
+        CertificateOptions(acceptableCiphers=ciphers).getContext()
     except (ValueError, TLSError):
         raise ConfigError(f"tls-ciphers: OpenSSL has no cipher for {written!r}", "tls-ciphers") from None
     return ciphers

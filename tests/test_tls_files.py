@@ -117,7 +117,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password(settings
     assert said.endswith("its private key is encrypted; the gateway has nobody to ask for a password")
 
 
-@pytest.mark.parametrize("ciphers", ["NONSENSE", "ALL:!ALL", "TLS_AES_128_GCM_SHA256", "ä"])
+@pytest.mark.parametrize("ciphers", ["NONSENSE", "ALL:!ALL", "eNULL", "TLS_AES_128_GCM_SHA256", "ä"])
 def test_ciphers_that_openssl_does_not_know_are_refused(settings: Settings, ciphers: str) -> None:
     with pytest.raises(ConfigError, match=r"^tls-ciphers: [^\n]+$"):
         ServerTLS(replace(settings, tls_ciphers=ciphers))
