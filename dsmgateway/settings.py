@@ -250,8 +250,8 @@ class Settings:
         for port in (*self.ports, *self.tls_ports):
             if port.startswith("haproxy:"):
                 raise ConfigError(
-                    f"endpoint {port!r} would have anybody say who they are: leave out haproxy: and name the balancers, "
-                    "see proxy-protocol"
+                    f"endpoint {port!r} would have anybody say who they are: leave out haproxy:, and name the "
+                    "balancers (proxy-protocol)"
                 )
             if port.startswith("ssl:") and (port in self.tls_ports or self.tls_match_imei or self.proxy_protocol):
                 raise ConfigError(

@@ -306,8 +306,8 @@ def test_settings_made_in_code_are_checked_too() -> None:
         ({"tls-client-ca": ["ca"]}, "tls-client-ca needs a TLS port"),
         ({"tls-port": ["ssl:1"], "tls-cert": ["x"]}, "endpoint 'ssl:1' has a TLS of its own, which knows no tls-"),
         ({"port": ["ssl:1"], "proxy-protocol": ["::1"]}, "endpoint 'ssl:1' has a TLS of its own, which knows no tls-"),
-        ({"port": ["haproxy:tcp:1"]}, "endpoint 'haproxy:tcp:1' would have anybody say who they are: leave out haproxy:"),
-        ({"port": ["HAProxy:ssl:1"]}, "endpoint 'haproxy:ssl:1' would have anybody say who they are: leave out haproxy:"),
+        ({"port": ["haproxy:tcp:1"]}, "endpoint 'haproxy:tcp:1' would have anybody say who they are"),
+        ({"port": ["HAProxy:ssl:1"]}, "endpoint 'haproxy:ssl:1' would have anybody say who they are"),
         (
             {"proxy-protocol": ["10.0.0.1/8"]},
             "option --proxy-protocol: '10.0.0.1/8' is not networks with commas between them, such as",
