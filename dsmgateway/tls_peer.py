@@ -63,8 +63,9 @@ class TLSTransport(BufferingTLSTransport):
                 self.failVerification(Failure(PeerError(what)))  # type: ignore[no-untyped-call]
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        """Keep no more of an error than what it says: else it and its traceback, which holds the whole connection, keep
-        each other until the garbage collector comes by, maybe hours later.
+        """Keep no more of an error than what it says.
+
+        Its traceback has the whole connection, and the error itself: it would stay until the garbage collector comes.
         """
         if reason is not None:
             reason.cleanFailure()

@@ -301,9 +301,10 @@ def test_names_in_what_only_openssl_reads_are_none(
             return load_certificate(FILETYPE_ASN1, raw)
 
     assert certificate_names(Showing()) == ()
-    (tmp_path / "odd.pem").write_text(ssl.DER_cert_to_PEM_cert(raw))
+    path = tmp_path / "odd.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(raw))
     try:
-        assert names_in(certificates(tmp_path / "odd.pem", "tls-cert")[0]) == ()
+        assert names_in(certificates(path.read_bytes(), path, "tls-cert")[0]) == ()
     except ConfigError as error:
         assert str(error) == f"file {tmp_path}/odd.pem: no certificate in PEM form in it"
 
