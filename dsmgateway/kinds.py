@@ -134,7 +134,8 @@ def _parse_port(text: str) -> str:
         return str(int(text))
     if not _ENDPOINT.fullmatch(text):
         raise ValueError(text)
-    return text
+    kind, colon, words = text.partition(":")
+    return kind.lower() + colon + words
 
 
 def _check_port(text: str) -> None:

@@ -35,7 +35,7 @@ log = txaio.make_logger()
 RECEIVE_BUFFER_BYTES = 256 << 10
 #: Endpoints that may listen before the process becomes a daemon. Not ``unix``: its lock names the process that made it.
 _LISTEN_EARLY = frozenset({"tcp", "tcp6", "ssl", "tls"})
-#: Twisted has no such endpoint: it is ours, for TCP with the gateway's own TLS.
+#: TCP with the gateway's own TLS; goes before Twisted's endpoint of this name, which takes a folder of certificates.
 TLS_PREFIX = "tls:"
 
 

@@ -10,8 +10,9 @@ into any Twisted program; see docs/embedding.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import txaio
@@ -61,13 +62,23 @@ class GatewayService(service.MultiService):
 
     log = txaio.make_logger()
 
-    def __init__(self, settings: Settings, worker: IFileWorker, factory: CameraFactory, reactor: Any) -> None:
-        """ConfigError when a port is described wrongly or a certificate cannot be used."""
+    def __init__(
+        self,
+        settings: Settings,
+        worker: IFileWorker,
+        factory: CameraFactory,
+        reactor: Any,
+        tls_files: Mapping[Path, bytes] | None = None,
+    ) -> None:
+        """ConfigError when a port is described wrongly or a certificate cannot be used.
+
+        ``tls_files`` is what is in the files of TLS, where somebody else has read them.
+        """
         super().__init__()
         self._settings, self._worker, self._factory, self._reactor = settings, worker, factory, reactor
         #: What `reload` calls, in order; each may raise ConfigError, and then what it had stays in use.
         self.reloads: list[Callable[[], object]] = []
-        self._tls = ServerTLS(settings) if settings.has_tls else None
+        self._tls = ServerTLS(settings, tls_files) if settings.has_tls else None
         if self._tls is not None:
             self.reloads.append(self._tls.reload)
         self._proxied: list[ProxyFactory] = []

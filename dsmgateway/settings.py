@@ -252,6 +252,11 @@ class Settings:
             if given and not other:
                 raise ConfigError(f"{name} needs {needed}")
         for port in (*self.ports, *self.tls_ports):
+            if port.startswith("haproxy:"):
+                raise ConfigError(
+                    f"endpoint {port!r} would have anybody say who they are: leave out haproxy:, and name the "
+                    "balancers (proxy-protocol)"
+                )
             if port.startswith("ssl:") and (port in self.tls_ports or self.tls_match_imei or self.proxy_protocol):
                 raise ConfigError(
                     f"endpoint {port!r} has a TLS of its own, which knows no tls-* setting and no proxy-protocol: "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,24 @@ class ServerTLS:
 
     log = txaio.make_logger()
 
-    def __init__(self, settings: Settings) -> None:
-        """Read the files; ConfigError when they cannot be used."""
+    def __init__(self, settings: Settings, files: Mapping[Path, bytes] | None = None) -> None:
+        """Read the files, unless what is in them is given; ConfigError when they cannot be used."""
         self._settings = settings
-        self._options, self._certificate = _load(settings)
+        self._options, self._certificate, self._files = _load(settings, files)
+
+    @property
+    def files(self) -> Mapping[Path, bytes]:
+        """What is in the files as they are used, which may be other than what is there now."""
+        return self._files
 
     def reload(self) -> None:
-        """Read the files again, for new connections; ConfigError, and nothing has changed, when they cannot be used."""
-        self._options, self._certificate = _load(self._settings)
+        """Read the files again and say so; ConfigError as for `read_again`."""
+        self.read_again()
         self.log_certificate()
+
+    def read_again(self) -> None:
+        """Read the files again, for new connections; ConfigError, and nothing has changed, when they cannot be used."""
+        self._options, self._certificate, self._files = _load(self._settings)
 
     def log_certificate(self) -> None:
         """Say which certificate it is and how long it is good."""
@@ -80,14 +90,23 @@ class TLSFactory(TLSMemoryBIOFactory):
         super().__init__(tls, False, factory, clock)
 
 
-def _load(settings: Settings) -> tuple[CertificateOptions, x509.Certificate]:
+def _load(
+    settings: Settings, known: Mapping[Path, bytes] | None = None
+) -> tuple[CertificateOptions, x509.Certificate, Mapping[Path, bytes]]:
+    files: dict[Path, bytes] = {}
+
+    def content(path: Path, setting: str, secret: bool = False) -> bytes:
+        files[path] = _read(path, setting, secret) if known is None else known[path]
+        return files[path]
+
     assert settings.tls_cert is not None
-    chain = _certificates(settings.tls_cert, "tls-cert")
+    chain = _certificates(content(settings.tls_cert, "tls-cert"), settings.tls_cert, "tls-cert")
     key_setting, key_path = ("tls-key", settings.tls_key) if settings.tls_key else ("tls-cert", settings.tls_cert)
-    key = _private_key(key_path, key_setting)
+    key = _private_key(content(key_path, key_setting, secret=True), key_path, key_setting)
     authorities = None
     if settings.tls_client_ca is not None:
-        roots = _certificates(settings.tls_client_ca, "tls-client-ca")
+        listed = content(settings.tls_client_ca, "tls-client-ca")
+        roots = _certificates(listed, settings.tls_client_ca, "tls-client-ca")
         authorities = trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in roots])
     options = CertificateOptions(
         acceptableCiphers=_ciphers(settings.tls_ciphers),
@@ -107,7 +126,7 @@ def _load(settings: Settings) -> tuple[CertificateOptions, x509.Certificate]:
         raise ConfigError(f"{what} ({openssl_reason(error)})", key_setting) from None
     if authorities is not None:
         context.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT | VERIFY_CLIENT_ONCE, note_verification)
-    return options, chain[0]
+    return options, chain[0], files
 
 
 def _read(path: Path, setting: str, secret: bool = False) -> bytes:
@@ -126,9 +145,9 @@ def _read(path: Path, setting: str, secret: bool = False) -> bytes:
     return content
 
 
-def _certificates(path: Path, setting: str) -> list[x509.Certificate]:
+def _certificates(content: bytes, path: Path, setting: str) -> list[x509.Certificate]:
     try:
-        found = x509.load_pem_x509_certificates(_read(path, setting))
+        found = x509.load_pem_x509_certificates(content)
     except UNREADABLE:
         found = []
     if not found:
@@ -136,8 +155,7 @@ def _certificates(path: Path, setting: str) -> list[x509.Certificate]:
     return found
 
 
-def _private_key(path: Path, setting: str) -> Any:
-    content = _read(path, setting, secret=True)
+def _private_key(content: bytes, path: Path, setting: str) -> Any:
     try:
         return load_pem_private_key(content, None)
     except TypeError:
@@ -152,7 +170,7 @@ def _ciphers(written: str | None) -> AcceptableCiphers | None:
         return None
     try:
         ciphers: AcceptableCiphers = AcceptableCiphers.fromOpenSSLCipherString(written)
-        CertificateOptions(acceptableCiphers=ciphers)
+        CertificateOptions(acceptableCiphers=ciphers).getContext()
     except (ValueError, TLSError):
         raise ConfigError(f"tls-ciphers: OpenSSL has no cipher for {written!r}", "tls-ciphers") from None
     return ciphers

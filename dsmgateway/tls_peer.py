@@ -28,6 +28,9 @@ _VERIFICATION = {
     if isinstance(number, int)
 }
 
+#: Most that may come before the handshake is done: two or three kB are usual, and chains of certificates may be long.
+MAX_HANDSHAKE_BYTES = 32 * 1024
+
 #: What the library that reads certificates raises for those that OpenSSL has taken: it is the stricter one.
 UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
@@ -38,14 +41,35 @@ class TLSTransport(BufferingTLSTransport):
     TLS answers by itself when a peer asks for new keys or a new handshake. One that asks on and on and reads none of it
     would have the answers pile up, and no time limit of a camera's conversation sees that. So it is ended when more
     waits than the connection below likes to hold (64 KiB), which is far more than is ever said to a camera.
+
+    What comes before the handshake is done has a bound, too: OpenSSL would keep messages of 128 KiB for each peer.
     """
 
     refusal = ""
+    _handshake_bytes = 0
 
     def makeConnection(self, transport: Any) -> None:
         """Have the connection below say when it holds too much."""
         transport.registerProducer(_Outgoing(self), True)
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what comes; of a handshake no more than it may take."""
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if not self._handshakeDone and not self._lostTLSConnection and not self._aborted:
+            self._handshake_bytes += len(data)
+            if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
+                what = f"its handshake takes more than {MAX_HANDSHAKE_BYTES} bytes"
+                self.failVerification(Failure(PeerError(what)))  # type: ignore[no-untyped-call]
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """Keep no more of an error than what it says.
+
+        Its traceback has the whole connection, and the error itself: it would stay until the garbage collector comes.
+        """
+        if reason is not None:
+            reason.cleanFailure()
+        super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
 
     def outgoing_piles_up(self) -> None:
         """End; but not for what is said in the handshake, which has an end and may be a long chain of certificates."""

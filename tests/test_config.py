@@ -306,6 +306,8 @@ def test_settings_made_in_code_are_checked_too() -> None:
         ({"tls-client-ca": ["ca"]}, "tls-client-ca needs a TLS port"),
         ({"tls-port": ["ssl:1"], "tls-cert": ["x"]}, "endpoint 'ssl:1' has a TLS of its own, which knows no tls-"),
         ({"port": ["ssl:1"], "proxy-protocol": ["::1"]}, "endpoint 'ssl:1' has a TLS of its own, which knows no tls-"),
+        ({"port": ["haproxy:tcp:1"]}, "endpoint 'haproxy:tcp:1' would have anybody say who they are"),
+        ({"port": ["HAProxy:ssl:1"]}, "endpoint 'haproxy:ssl:1' would have anybody say who they are"),
         (
             {"proxy-protocol": ["10.0.0.1/8"]},
             "option --proxy-protocol: '10.0.0.1/8' is not networks with commas between them, such as",
@@ -352,6 +354,7 @@ def test_settings_do_not_change() -> None:
         (PORT, "010", "10"),
         (PORT, "0", "0"),
         (PORT, "ssl:443:privateKey=key.pem", "ssl:443:privateKey=key.pem"),
+        (PORT, "TLS:443:interface=A", "tls:443:interface=A"),
         (FLAG, "True", True),
         (NETWORKS, "192.0.2.1, 10.0.0.0/8", (ip_network("192.0.2.1"), ip_network("10.0.0.0/8"))),
     ],

@@ -495,6 +495,46 @@ def test_a_certificate_is_held_against_the_imei_wherever_the_device_belongs(tmp_
         assert len(gateway.events("device.connected")) == 8
 
 
+def test_a_certificate_is_renewed_by_all_and_a_broken_one_by_none(tmp_path: Path) -> None:
+    """Not even by a process that is started while it is there: it goes on with what the others use."""
+    port = free_port()
+    options, authority = tls_options(tmp_path, port)
+    context = trusting(tmp_path)
+    beside = b"# More than a socket between two processes holds.\n" * 8000
+
+    def shown(count: int) -> set[str]:
+        names = set()
+        for number in range(count):
+            with HandCamera(port, Picture(content(2000, number)), context) as camera:
+                assert isinstance(camera.socket, ssl.SSLSocket)
+                names.add(str(camera.socket.getpeercert()["subject"][0][0][1]))  # type: ignore[index]
+        return names
+
+    def hang_up(event: str) -> None:
+        since = gateway.log_end
+        os.kill(gateway.pid, signal.SIGHUP)
+        eventually("both have read it", lambda: {row["worker"] for row in gateway.events(event, since)} == {0, 1})
+
+    with running_gateway(tmp_path, *options) as gateway:
+        renewed = authority.issue(tmp_path / "new.pem", "renewed")
+        renewed.write_bytes(beside + renewed.read_bytes())
+        renewed.rename(tmp_path / "own.pem")
+        assert shown(12) == {"gateway"}
+        hang_up("tls.certificate")
+        assert shown(12) == {"renewed"}
+        (tmp_path / "own.pem").write_bytes(beside)
+        hang_up("reload.failed")
+        since = gateway.log_end
+        os.kill(pids(gateway)[0], signal.SIGKILL)
+        gateway.wait_for("worker.started", since, worker=0)
+        assert shown(12) == {"renewed"}
+        for owner in range(2):
+            with HandCamera(port, Picture(content(3000), devices_of(owner, 1)[0]), context) as camera:
+                camera.deliver()
+        assert len(gateway.events("worker.ended")) == 1
+        assert gateway.stop() == 0
+
+
 def test_balancers_tell_every_process_who_the_device_is(tmp_path: Path) -> None:
     """Plain and before TLS."""
     port = free_port()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
 from OpenSSL.SSL import TLS_METHOD, Connection, Context, WantReadError
 from running import environment
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -33,7 +35,7 @@ from dsmgateway.errors import ConfigError
 from dsmgateway.settings import Settings
 from dsmgateway.tls import ServerTLS, TLSFactory
 from dsmgateway.tls import _certificates as certificates
-from dsmgateway.tls_peer import certificate_names, names_in, openssl_reason, why_lost
+from dsmgateway.tls_peer import MAX_HANDSHAKE_BYTES, certificate_names, names_in, openssl_reason, why_lost
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password(settings
     assert said.endswith("its private key is encrypted; the gateway has nobody to ask for a password")
 
 
-@pytest.mark.parametrize("ciphers", ["NONSENSE", "ALL:!ALL", "TLS_AES_128_GCM_SHA256", "ä"])
+@pytest.mark.parametrize("ciphers", ["NONSENSE", "ALL:!ALL", "eNULL", "TLS_AES_128_GCM_SHA256", "ä"])
 def test_ciphers_that_openssl_does_not_know_are_refused(settings: Settings, ciphers: str) -> None:
     with pytest.raises(ConfigError, match=r"^tls-ciphers: [^\n]+$"):
         ServerTLS(replace(settings, tls_ciphers=ciphers))
@@ -210,6 +212,59 @@ def test_a_peer_that_reads_nothing_has_no_heap_of_answers_kept_for_it(settings: 
     assert reasons == ["it does not read what it is sent"]
 
 
+def test_a_handshake_is_not_taken_beyond_its_bound(settings: Settings) -> None:
+    """OpenSSL would gather 128 KiB of a first message, and says nothing before it is whole."""
+    reasons: list[str] = []
+
+    class Camera(Protocol):
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            reasons.append(why_lost(self.transport, reason, during_handshake=True))
+
+    connection = TLSFactory(ServerTLS(settings), Factory.forProtocol(Camera), Clock()).buildProtocol(
+        IPv4Address("TCP", "::1", 1)
+    )
+    assert connection is not None
+    below = StringTransport()
+    connection.makeConnection(below)
+    hello = b"\x01" + (131_000).to_bytes(3, "big") + b"\x03\x03" + bytes(200_000)
+    records = b"".join(b"\x16\x03\x01\x10\x00" + hello[at : at + 4096] for at in range(0, 131_072, 4096))
+    for at in range(MAX_HANDSHAKE_BYTES):
+        connection.dataReceived(records[at : at + 1])
+    assert not below.disconnected
+    connection.dataReceived(records[MAX_HANDSHAKE_BYTES : MAX_HANDSHAKE_BYTES + 1])
+    assert below.disconnected and below.value() == b""
+    connection.connectionLost(Failure(ConnectionAborted()))
+    assert reasons == ["its handshake takes more than 32768 bytes"]
+
+
+@pytest.mark.parametrize("garbage", [b"", b"GET / HTTP/1.1\r\n\r\n"])
+def test_nothing_of_a_connection_outlives_it_until_the_collector_comes(settings: Settings, garbage: bytes) -> None:
+    """Neither of one that ends without TLS's leave, as most do, nor of one that was never TLS."""
+    factory = TLSFactory(ServerTLS(replace(settings, tls_client_ca=None)), Factory.forProtocol(Protocol), Clock())
+    connection = factory.buildProtocol(IPv4Address("TCP", "::1", 1))
+    assert connection is not None
+    below = StringTransport()
+    connection.makeConnection(below)
+    peer = Connection(Context(TLS_METHOD), None)
+    peer.set_connect_state()
+    for _ in range(2):
+        with suppress(WantReadError):
+            peer.do_handshake()
+        connection.dataReceived(garbage or peer.bio_read(1 << 15))
+        if below.value():
+            peer.bio_write(below.value())
+            below.clear()
+    gone = weakref.ref(connection)
+    gc.disable()
+    try:
+        below.unregisterProducer()  # as Twisted's own does
+        connection.connectionLost(Failure(ConnectionLost()))
+        del connection, below
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 #: Object identifiers in DER: subject alternative names, and one of the same length that means nothing.
 SAN, NOTHING = bytes.fromhex("0603551d11"), bytes.fromhex("0603551d63")
 
@@ -246,9 +301,10 @@ def test_names_in_what_only_openssl_reads_are_none(
             return load_certificate(FILETYPE_ASN1, raw)
 
     assert certificate_names(Showing()) == ()
-    (tmp_path / "odd.pem").write_text(ssl.DER_cert_to_PEM_cert(raw))
+    path = tmp_path / "odd.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(raw))
     try:
-        assert names_in(certificates(tmp_path / "odd.pem", "tls-cert")[0]) == ()
+        assert names_in(certificates(path.read_bytes(), path, "tls-cert")[0]) == ()
     except ConfigError as error:
         assert str(error) == f"file {tmp_path}/odd.pem: no certificate in PEM form in it"
 

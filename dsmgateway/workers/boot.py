@@ -9,7 +9,9 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from dsmgateway.settings import Settings
 from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
@@ -32,6 +34,7 @@ class Boot:
     """Everything a worker process needs; numbers of descriptors are those that it inherits.
 
     ``ports`` has a listening socket for each port of the settings, plain ones first; ``outboxes`` one a process.
+    ``tls_files`` is what is in the files of TLS that all use: those on the disk may be new and not whole yet.
     """
 
     number: int
@@ -42,6 +45,7 @@ class Boot:
     outboxes: tuple[int, ...]
     ports: tuple[int, ...]
     log: int
+    tls_files: Mapping[Path, bytes] | None = field(default=None, repr=False)
 
     @property
     def descriptors(self) -> tuple[int, ...]:

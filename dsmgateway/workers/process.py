@@ -107,11 +107,15 @@ class WorkerProcess:
             self._log = _Pipe(Pieces(ENTRY_END), hearing.logged, opened)
             self._printed = _Pipe(Pieces(b"\n", _LINE_BYTES), hearing.printed, opened)
             try:
-                self._process = self._start(boot(self._log.writing), inherited)
+                told = boot(self._log.writing)
+                self._process = self._start(told, inherited)
             finally:
                 os.close(self._log.writing)
                 os.close(self._printed.writing)
                 inherited.close()
+            # Certificates may be more than the socket holds. A process that has ended already is found to have.
+            with suppress(OSError):
+                self._control.sendall(told.encode())
             end = os.pidfd_open(self.pid)
             opened.callback(os.close, end)
             self._opened = opened.pop_all()
@@ -128,7 +132,6 @@ class WorkerProcess:
         options = [f"-W{option}" for option in sys.warnoptions]
         # -P: the working folder may be one that others write to.
         command = [sys.executable, "-P", *options, "-m", "dsmgateway.workers.child", str(self.number)]
-        self._control.sendall(told.encode())  # it fits into the socket's buffer
         return subprocess.Popen(
             command,
             stdin=control.fileno(),

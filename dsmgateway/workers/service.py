@@ -38,7 +38,7 @@ class WorkerService(GatewayService):
         self._ports = iter([_socket(one) for one in boot.ports])
         self._is_first = number == 0
         self._listens = listens
-        super().__init__(settings, worker, factory, reactor)
+        super().__init__(settings, worker, factory, reactor, boot.tls_files)
 
     def _listener(self, port: str, factory: IProtocolFactory) -> AdoptedListener:
         return AdoptedListener(self._reactor, next(self._ports), factory)

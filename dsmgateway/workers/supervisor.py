@@ -14,6 +14,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -77,7 +78,7 @@ class SupervisorService(service.Service):
         for setting, port in ports_of(settings):
             with set_in(setting):
                 self._ports.append((setting, shared_port(port, settings.backlog)))
-        # Each process reads the files for itself: here what is wrong with them is said before the start.
+        # What is wrong with the files is said before the start; and a process that is started later gets what is used.
         self._tls = ServerTLS(settings) if settings.has_tls else None
         self._sockets: list[list[socket.socket]] = []
         self._inboxes: list[tuple[socket.socket, socket.socket]] = []
@@ -134,7 +135,10 @@ class SupervisorService(service.Service):
         self._reactor.callWhenRunning(self._started)
 
     def reload(self) -> None:
-        """Have all processes read anew what can be."""
+        """Have all processes read anew what can be; they say what came of it."""
+        if self._tls is not None:
+            with suppress(ConfigError):
+                self._tls.read_again()
         for place in self._places:
             if place.process is not None:
                 place.process.tell(RELOAD)
@@ -180,6 +184,7 @@ class SupervisorService(service.Service):
             outboxes=tuple(writing.fileno() for _, writing in self._inboxes),
             ports=tuple(one[number].fileno() for one in self._sockets),
             log=log,
+            tls_files=None if self._tls is None else self._tls.files,
         )
 
     def _close_ports(self) -> None:
