@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from click.testing import CliRunner
+
+from dsmgateway.check_command import check
 
 T = TypeVar("T")
 
@@ -324,6 +327,5 @@ def assert_stored_exactly_once(gateway: RunningGateway, report: Row) -> None:
 
 def checked(gateway: RunningGateway) -> None:
     """``dsmgateway check`` finds everything in order."""
-    command = [*DSMGATEWAY, "check", str(gateway.data)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = CliRunner().invoke(check, [str(gateway.data)])
+    assert done.exit_code == 0, done.output
