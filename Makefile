@@ -38,7 +38,8 @@ slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills i
 
 workers: $(READY) ## run end-to-end tests of one process against two
 	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow and not one_process' \
-		$(addprefix tests/test_e2e_,$(addsuffix .py,vectors takeover restart families fleet kill balancer admission)) $(ARGS)
+		$(addprefix tests/test_e2e_,$(addsuffix .py,vectors takeover restart families fleet kill balancer admission \
+		chaos hostile leaks)) $(ARGS)
 
 soak: $(READY) ## hunt: anything in any order, kills, power cuts (root), any bytes; DSMGATEWAY_SOAK=5 for five times as long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \

@@ -40,6 +40,7 @@ from conftest import (
     merged,
     opening,
 )
+from twisted.internet.endpoints import serverFromString
 
 from dsmgateway import commands as c
 from dsmgateway import effects as fx
@@ -65,6 +66,7 @@ from dsmgateway.store.naming import is_final_path, iso_time, sidecar_path
 from dsmgateway.store.resuming import proven_checkpoint
 from dsmgateway.store.sidecar import encode_sidecar, parse_sidecar, path_fields
 from dsmgateway.store.values import Record
+from dsmgateway.workers.ports import shared_port
 
 CORPUS = Path(__file__).parent / "corpus"
 #: Longest input that is made, and most bytes of a device that one makes.
@@ -634,6 +636,21 @@ def fuzz_config(data: bytes) -> None:
         for one in value if option.repeatable else () if value in (None, ()) else (value,):
             assert option.kind.read(option.kind.show(one)) == one, (option.name, one)
     assert set(loaded.sources) <= {option.name for option in OPTIONS}
+    for port in loaded.settings.ports:
+        _assert_is_shared_as_written(port)
+
+
+def _assert_is_shared_as_written(port: str) -> None:
+    """Several processes refuse a port in one line, or listen where one process does."""
+    try:
+        shared = shared_port(port, 7)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return
+    assert 0 <= shared.number <= 65535
+    if port.startswith("tcp:"):
+        alone = serverFromString(None, port)
+        assert (alone._port, alone._interface) == (shared.number, shared.host)
 
 
 # -- what was captured

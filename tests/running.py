@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from click.testing import CliRunner
+
+from dsmgateway.check_command import check
 
 T = TypeVar("T")
 
@@ -97,8 +100,10 @@ class RunningGateway:
         twistd: Sequence[str] = TWISTD,
         port: int | None = None,
         data: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self._env = env or environment()
         self.data = data or folder / "data"
         self.log_path = folder / "gateway.log"
         self.port = port or free_port()
@@ -118,7 +123,7 @@ class RunningGateway:
         """Start it and wait until it says that it has."""
         begin = self.log_end
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self.command, cwd=self.folder, stdout=log, stderr=log, env=environment())
+            self.process = subprocess.Popen(self.command, cwd=self.folder, stdout=log, stderr=log, env=self._env)
         deadline = time.monotonic() + 60
         while b'"gateway.started"' not in self._log_bytes(begin):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -165,6 +170,11 @@ class RunningGateway:
         if not self.command[0].endswith("strace"):
             return self.process.pid
         return next(iter(children(self.process.pid)), self.process.pid)
+
+    @property
+    def pids(self) -> list[int]:
+        """All its processes."""
+        return [self.pid, *(children(self.pid) if self.has_workers else [])]
 
     def _signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -229,13 +239,13 @@ class RunningGateway:
 
     @property
     def descriptors(self) -> int:
-        """How many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """How many files and sockets it has open, in all its processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids)
 
     def memory_kib(self, name: str = "VmRSS") -> int:
-        """Its memory now (VmRSS) or at most so far (VmHWM), in KiB."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+        """Its memory now (VmRSS) or at most so far (VmHWM), in KiB; that of all its processes together."""
+        lines = [line for pid in self.pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
     @property
     def connections(self) -> list[int]:
@@ -317,6 +327,5 @@ def assert_stored_exactly_once(gateway: RunningGateway, report: Row) -> None:
 
 def checked(gateway: RunningGateway) -> None:
     """``dsmgateway check`` finds everything in order."""
-    command = [*DSMGATEWAY, "check", str(gateway.data)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = CliRunner().invoke(check, [str(gateway.data)])
+    assert done.exit_code == 0, done.output

@@ -127,6 +127,7 @@ def test_ports_that_can_be_shared(written: str, host: str, number: int, backlog:
     "written",
     [
         "unix:socket",
+        r"tcp:1:interface\=127.0.0.1",
         "ssl:10014",
         "tcp6:10014",
         "systemd:domain=INET:index=0",

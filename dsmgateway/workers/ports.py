@@ -42,12 +42,14 @@ def shared_port(written: str, backlog: int) -> SharedPort:
     """Read a port as `Settings` has it; ConfigError when it is none that several processes can share."""
     if written.isdecimal():
         return SharedPort(written, "", int(written), backlog)
-    kind, *words = (re.sub(r"\\(.)", r"\1", word) for word in re.split(r"(?<!\\):", written))
-    named = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+    kind, *words = re.split(r"(?<!\\):", written)
+    [number, *more], *arguments = map(_parts, words or [""])
+    is_whole = kind in ("tcp", TLS_PREFIX.rstrip(":")) and not more and all(len(parts) == 2 for parts in arguments)
+    named = dict(arguments) if is_whole else {}
     host, own_backlog = named.pop("interface", ""), named.pop("backlog", str(backlog))
-    number = words[0] if words else ""
-    is_whole = kind in ("tcp", TLS_PREFIX.rstrip(":")) and not named and all("=" in word for word in words[1:])
-    if not (is_whole and _is_port(number) and _is_address(host) and re.fullmatch(r"[0-9]{1,9}", own_backlog)):
+    if not (
+        is_whole and not named and _is_port(number) and _is_address(host) and re.fullmatch(r"[0-9]{1,9}", own_backlog)
+    ):
         raise ConfigError(
             f"endpoint {written!r}: several processes (setting workers) share plain numbers only, and tcp: and tls: "
             "with a number and, if wanted, interface= and backlog="
@@ -83,6 +85,11 @@ def _socket(port: SharedPort) -> socket.socket:
     made = socket.socket(port.family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return made
+
+
+def _parts(word: str) -> list[str]:
+    """What stands before and after the first = of an endpoint's argument; an escaped one is none, as for Twisted."""
+    return [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\)=", word, maxsplit=1)]
 
 
 def _is_port(text: str) -> bool:
