@@ -352,6 +352,33 @@ class Time(Base):
         self.wait(20)
         self.assertEqual(link.answers(), c.Resume(0).encode() + c.PathRequest().encode())
 
+    def test_no_device_is_blamed_while_the_gateway_stood_still(self) -> None:
+        """As long as it did is said, and counts for nobody; what was before it, and comes after it, does."""
+        links = [Link(self.factory), self.receiving()]
+        self.wait(6)
+        self.clock.advance(3600)
+        late = Link(self.factory)
+        self.factory.sweep()
+        self.wait(3)
+        self.assertEqual([link.transport.disconnecting for link in links], [False, False])
+        self.assertEqual(self.logged("gateway.stood_still"), [{"after": 3600.0}])
+        self.wait(1)
+        self.assertTrue(links[0].transport.disconnecting)
+        self.wait(5)
+        self.assertFalse(late.transport.disconnecting)
+        self.wait(1)
+        self.assertTrue(late.transport.disconnecting)
+        self.assertEqual(self.logged("data.silent"), [])
+
+    def test_a_sweep_that_is_a_little_late_excuses_nobody(self) -> None:
+        """A busy gateway is no reason to let everybody stay."""
+        link = Link(self.factory)
+        self.wait(6)
+        self.clock.advance(4.5)
+        self.factory.sweep()
+        self.assertTrue(link.transport.disconnecting)
+        self.assertEqual(self.logged("gateway.stood_still"), [])
+
     def test_a_peer_that_does_not_read_is_aborted(self) -> None:
         """A connection that has ended but does not go away is aborted."""
         link = Link(self.factory)

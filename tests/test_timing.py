@@ -39,6 +39,20 @@ def test_a_disk_that_lags_behind_has_the_time_of_the_store() -> None:
     assert timing.overdue(120, S.RECEIVING, True, True) is Overdue.DISK
 
 
+def test_no_time_counts_in_which_the_gateway_stood_still() -> None:
+    """Neither for a state nor for the rate; what began meanwhile begins now."""
+    timing = Timing(LIMITS, 0)
+    assert sweep(timing, range(1, 11), S.RECEIVING) == []
+    timing.excuse(100, 110)
+    assert (timing.since, timing.heard) == (100, 100)
+    assert sweep(timing, range(111, 120), S.RECEIVING) == []
+    timing.since = 115
+    timing.excuse(100, 119)
+    assert (timing.since, timing.heard) == (119, 119)
+    assert sweep(timing, range(120, 139), S.RECEIVING) == []
+    assert sweep(timing, range(139, 140), S.RECEIVING) == [Overdue.STATE]
+
+
 @pytest.mark.parametrize("state", DUE)
 def test_a_file_that_comes_too_slowly_is_found_out_within_its_time(state: State) -> None:
     timing = Timing(LIMITS, 0)
