@@ -26,6 +26,7 @@ from dsmgateway.collector import spare_the_collector
 from dsmgateway.errors import GatewayError
 from dsmgateway.escape import one_line
 from dsmgateway.logs import LineObserver
+from dsmgateway.steady import keep_steady
 from dsmgateway.turns import bound_turns
 from dsmgateway.workers.boot import FAILED, READY, RELOAD, STOP, Boot, receive_boot
 from dsmgateway.workers.pieces import ENTRY_END, Pieces
@@ -125,6 +126,7 @@ def run(connection: socket.socket) -> int:
     from twisted.internet import reactor as installed  # not earlier: whoever only imports this module shall have none
 
     reactor: Any = installed
+    keep_steady(reactor)
     boot = receive_boot(connection)
     if boot is None:
         return 1
