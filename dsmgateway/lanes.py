@@ -252,7 +252,13 @@ class Lane:
             self._commit()
 
     def _open(self, job: Open) -> None:
-        """Take up an offer, once everything asked for this device before has been done."""
+        """Take up an offer, once everything asked for this device before has been done; not if nobody waits for it.
+
+        To prove a long part takes a second, and whoever connects again and again asks for it each time.
+        """
+        if job.deferred.called:
+            self._results.append((job, None))
+            return
         if any(waiting.upload.offered.imei == job.offered.imei for waiting in self._group):
             self._commit()
         for upload in list(self._held_of.get(job.offered.imei, ())):

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import txaio
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -129,6 +129,7 @@ class CameraProtocol(Protocol):
         self._low_water = LowWater()
         self._sends_at_once = False
         self._upload: Upload | None = None
+        self._opening: Deferred[Upload] | None = None
         self._store_error: BaseException | None = None
         self._unwritten_bytes = 0
         self._received_bytes = 0
@@ -182,6 +183,7 @@ class CameraProtocol(Protocol):
         self._low_water.release()
         self.factory.forget(self)
         self._perform(self.session.lost())
+        self._open_no_more()
         if self._trace is not None:
             self._trace.close()
         if self._turned_away:
@@ -396,6 +398,7 @@ class CameraProtocol(Protocol):
     def _end(self, reason: str, abort: bool) -> None:
         self._reason = reason
         self._renew()
+        self._open_no_more()
         if abort:
             self.transport.abortConnection()
         else:
@@ -431,10 +434,17 @@ class CameraProtocol(Protocol):
             in_packets=effect.in_packets,
             qualifier=effect.qualifier,
         )
-        self._watch(self.factory.worker.open(offered, self.peer, effect.compare), self._opened)
+        self._opening = self.factory.worker.open(offered, self.peer, effect.compare)
+        self._watch(self._opening, self._opened)
+
+    def _open_no_more(self) -> None:
+        """Spare the store what nobody waits for any more."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
 
     def _opened(self, upload: Upload) -> None:
-        self._upload = upload
+        self._upload, self._opening = upload, None
         self._perform(self.session.opened(upload.offset_bytes, upload.comparing))
 
     def _append(self, offset_bytes: int, data: bytes) -> None:
@@ -487,10 +497,10 @@ class CameraProtocol(Protocol):
         self.factory.under_way.discard(answer)
 
     def _go_on(self, outcome: Any, then: Callable[[Any], None]) -> None:
-        if isinstance(outcome, Failure):
-            self._store_failed(outcome)
-        else:
+        if not isinstance(outcome, Failure):
             then(outcome)
+        elif outcome.check(CancelledError) is None:
+            self._store_failed(outcome)
         self._advance()
 
     def _store_failed(self, failure: Failure) -> None:

@@ -412,6 +412,25 @@ class SlowDisk(Base):
         self.assertIs(link.state, State.AWAIT_SYNC)
         self.assertTrue(link.answers().endswith(c.Resume(0).encode() * 2))
 
+    def test_the_store_is_spared_what_nobody_waits_for(self) -> None:
+        """Of all connections of a device that ask where its file stands only the newest costs the disk anything."""
+        links = [Link(self.factory, port=40000 + number) for number in range(4)]
+        for link in links:
+            link.send(*build.opening(FILE)[:4])
+        links[3].lose()
+        with_file = Link(self.factory, port=40004)
+        with_file.send(*build.opening(FILE)[:4])
+        opened: list[str] = []
+        open_for_good = self.worker.store.open
+        self.patch(
+            self.worker.store, "open", lambda *args, **more: opened.append(args[1]) or open_for_good(*args, **more)
+        )
+        self.worker.run()
+        self.assertEqual(opened, ["192.0.2.1:40004"])
+        self.assertTrue(with_file.answers().endswith(c.Resume(0).encode()))
+        self.assertEqual([link.answers() for link in links], [ASKED_UP_TO_START[: -len(c.Resume(0).encode())]] * 4)
+        self.assertEqual(self.logged("store.failed"), [])
+
     def test_no_acknowledgement_before_the_disk_has_answered(self) -> None:
         """All bytes are here, nothing is on disk yet: nothing is said, and STATUS 1 after it changes nothing."""
         link = self.begun()

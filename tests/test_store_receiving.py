@@ -12,6 +12,8 @@ from store_faults import DAY_S, IMEI, MAX_AGE_S, FaultyDisk, Killed, heal
 
 from dsmgateway.errors import StoreError
 from dsmgateway.store import Disk, Expired, FileStore, Offered, State, Stored, Upload, check
+from dsmgateway.store.files import BLOCK_BYTES
+from dsmgateway.store.part import _MARK_EVERY_BYTES
 
 CONTENT = bytes(range(256)) * 4 * 7 + b"the end"
 OFFERED = Offered(IMEI, b"dsm/picture/231020/231452.jpg", len(CONTENT), 0)
@@ -240,6 +242,35 @@ def test_a_rewind_overwrites_and_the_digests_follow(start: Start) -> None:
     _send(upload, 6144)
     _send(upload, 7168, start=5120)
     _assert_whole(store, upload)
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_rewinds_read_no_more_than_what_follows_the_last_mark(start: Start, is_resumed: bool) -> None:
+    """A device can ask for many with a few bytes, each a little before the last one."""
+    content = (CONTENT[:1024] * 1024)[:-7] * 11
+    offered = Offered(IMEI, OFFERED.device_path, len(content), 0)
+    store = start()
+    upload = store.open(offered, PEER)
+    upload.write(0, [content[begin : begin + 65536] for begin in range(0, len(content) - 65536, 65536)])
+    if is_resumed:
+        upload.park()
+        upload = store.open(offered, PEER)
+        upload.write(upload.position_bytes - 1, [b"?"])  # the first one has to read all
+    reads = []
+    blocks = store._disk.blocks
+
+    def counted(path: object, descriptor: int, begin: int, end: int) -> Iterator[bytes]:
+        reads.append(end - begin)
+        return blocks(path, descriptor, begin, end)  # type: ignore[arg-type]
+
+    store._disk.blocks = counted  # type: ignore[method-assign]
+    for offset in range(upload.position_bytes - 10_000, upload.position_bytes - 10_050, -1):
+        upload.write(offset, [b"?"])
+    for offset in (_MARK_EVERY_BYTES * 2 + 1, _MARK_EVERY_BYTES - 1, _MARK_EVERY_BYTES - 1):
+        upload.write(offset, [b"?"])
+    assert len(reads) == 53 and max(reads) <= _MARK_EVERY_BYTES + BLOCK_BYTES
+    upload.write(0, [content])
+    assert (store._folder / _finish(store, upload).path).read_bytes() == content
 
 
 def test_a_rewind_across_a_checkpoint_and_a_crash_never_resumes_on_mixed_bytes(start: Start) -> None:

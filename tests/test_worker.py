@@ -600,12 +600,25 @@ class ErrorTests(HandRun):
         again = self.opened(_offered())
         self.assertEqual(again.offset_bytes, 0)
 
-    def test_an_upload_whose_open_was_cancelled_is_parked(self) -> None:
-        """Nobody will ever call it, so the worker closes it itself."""
+    def test_an_open_that_was_cancelled_before_its_turn_costs_nothing(self) -> None:
         opened = self.worker.open(_offered(), PEER)
         opened.cancel()
         self.failureResultOf(opened, CancelledError)
         self.step()
+        self.assertEqual((self.store._open, self.disk.calls), ({}, []))
+
+    def test_an_upload_whose_open_was_cancelled_is_parked(self) -> None:
+        """Nobody will ever call it, so the worker closes it itself."""
+        open_for_good = self.store.open
+
+        def cancelled_meanwhile(*arguments: Any, **options: Any) -> Upload:
+            opened.cancel()
+            return open_for_good(*arguments, **options)
+
+        self.patch(self.store, "open", cancelled_meanwhile)
+        opened = self.worker.open(_offered(), PEER)
+        self.step()
+        self.failureResultOf(opened, CancelledError)
         self.assertEqual(len(self.store._open), 1)
         self.step()
         self.assertEqual(self.store._open, {})

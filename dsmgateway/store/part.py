@@ -26,6 +26,10 @@ from dsmgateway.store.spool import JOURNAL, Spool
 from dsmgateway.store.upload import Ended, OtherFile, Upload
 from dsmgateway.store.values import Offered
 
+#: Between two places of a part that a rewind need not go behind: some 10 ms of reading and counting. A device can have
+#: many rewinds for a few bytes, and others wait for the same thread.
+_MARK_EVERY_BYTES = 4 << 20
+
 
 @dataclass(slots=True)
 class History:
@@ -63,6 +67,7 @@ class PartUpload(Upload):
         "_held_bytes",
         "_inherited_bytes",
         "_mark",
+        "_marks",
         "_named_durably",
         "_path",
         "_reach_bytes",
@@ -89,6 +94,8 @@ class PartUpload(Upload):
         self.digests = digests
         #: What a rewind is counted from.
         self._mark: Digests | None = None
+        #: The same at places that do not move on, in order.
+        self._marks: list[Digests] = []
         self._room = room
         self._disk = room.disk
         self._path = room.spool.part(offered.key)
@@ -182,7 +189,7 @@ class PartUpload(Upload):
             self._fail(error)
             raise
         for piece in data:
-            self.digests.update(piece)
+            self._count(piece)
         end_bytes = self.digests.length_bytes
         self._reach_bytes = max(self._reach_bytes, end_bytes)
         self.dirty_bytes += end_bytes - new_bytes
@@ -208,17 +215,27 @@ class PartUpload(Upload):
         return end_bytes > offered.last_packet_bytes and end_bytes != self._held_bytes
 
     def _rewind(self, offset_bytes: int) -> None:
-        """Count the checksums of the first ``offset_bytes`` again, from the last checkpoint on where that will do."""
+        """Count the checksums of the first ``offset_bytes`` again, from the last mark on that is not beyond it."""
         self.history.twice_bytes += self.position_bytes - offset_bytes
         if self._mark is not None and self._mark.length_bytes > offset_bytes:
             self._mark = None
-        self.digests = Digests() if self._mark is None else self._mark.copy()
+        while self._marks and self._marks[-1].length_bytes > offset_bytes:
+            self._marks.pop()
+        marks = [*self._marks[-1:], self._mark or Digests()]
+        self.digests = max(marks, key=lambda mark: mark.length_bytes).copy()
         for block in self._disk.blocks(self._path, self._descriptor, self.digests.length_bytes, offset_bytes):
-            self.digests.update(block)
+            self._count(block)
         if self.digests.length_bytes != offset_bytes:
             raise StoreError(f"read {self._path}: ends at {self.digests.length_bytes} instead of {offset_bytes}")
         if self._mark is None:
             self._mark = self.digests.copy()
+
+    def _count(self, data: bytes | memoryview) -> None:
+        """Let the checksums go on, and keep them now and then for a rewind."""
+        self.digests.update(data)
+        marked_bytes = self._marks[-1].length_bytes if self._marks else 0
+        if self.digests.length_bytes - marked_bytes >= _MARK_EVERY_BYTES:
+            self._marks.append(self.digests.copy())
 
     def _append(self, *, durable: bool) -> None:
         """Write into the journal what every byte up to the position is."""
