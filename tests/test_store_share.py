@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from conftest import content
+from store_faults import beside_others
 
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
-from dsmgateway.store import FileStore, NoRoom, Offered, Share, Stored
+from dsmgateway.store import FileStore, NoRoom, Offered, Stored
 from dsmgateway.store.signs import FIRST_PROCESS, Sign, keep_out, let_in, show, shown
 from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 
@@ -41,9 +42,7 @@ def memory() -> Iterator[int]:
 
 def joined(folder: Path, lock: int, memory: int, number: int, **options: int) -> FileStore:
     """The store of one process, as a process of its own would have it."""
-    slots = SharedSlots(memory, 2, 3)
-    share = Share(number, os.dup(lock), Tally(slots.row(0), number), Tally(slots.row(1), number))
-    store = FileStore(folder, share=share, **options)
+    store = beside_others(folder, os.dup(lock), memory, number, **options)
     store.start(3600)
     return store
 
