@@ -284,7 +284,9 @@ def test_a_start_fails_after_a_kill_in_a_finish(scratch: Path, kind: Kind, reaso
 
 def _dying(folder: Path, kind: Kind, call: int) -> subprocess.Popen[bytes]:
     command: Sequence[str] = [sys.executable, str(Path(__file__).with_name("dying.py")), str(folder), kind.value]
-    return subprocess.Popen([*command, str(call)], stdout=subprocess.PIPE, env=environment(PYTHONPATH=_PATH))
+    # Nothing is read ahead: `communicate` would not have it.
+    output, environ = subprocess.PIPE, environment(PYTHONPATH=_PATH)
+    return subprocess.Popen([*command, str(call)], stdout=output, bufsize=0, env=environ)
 
 
 _PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
