@@ -297,8 +297,8 @@ def come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) 
 
 def beside_others(folder: Path, lock: int, memory: int, number: int, **options: Any) -> FileStore:
     """The store of one of three processes at most, which has ``lock`` as its own, before its start."""
-    slots = SharedSlots(memory, 2, 3)
-    share = Share(number, lock, Tally(slots.row(0), number), Tally(slots.row(1), number))
+    slots = SharedSlots(memory, 3, 3)
+    share = Share(number, lock, *(Tally(slots.row(row), number) for row in range(3)))
     return FileStore(folder, share=share, **options)
 
 

@@ -19,8 +19,8 @@ RELOAD, STOP = "reload", "stop"
 #: What a worker process says: its ports are open; it cannot start, and why.
 READY, FAILED = "ready", "failed"
 #: Numbers that all processes count together, by their rows in the memory that they share.
-CONNECTIONS, NEEDED_BYTES, PARTS = range(3)
-_COUNTED = 3
+CONNECTIONS, NEEDED_BYTES, PARTS, FAILING = range(4)
+_COUNTED = 4
 
 _LENGTH = struct.Struct("!I")
 
