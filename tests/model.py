@@ -335,10 +335,10 @@ class ModelWorker(HandWorker):
 
 
 class World:
-    """One data folder, the gateway on it, and the lines of its device."""
+    """One data folder, the gateway on it, and the lines of its devices."""
 
-    def __init__(self, scratch: Path, device: Device, settings: Settings, pace: Pace) -> None:
-        self.device = device
+    def __init__(self, scratch: Path, device: Device, settings: Settings, pace: Pace, *others: Device) -> None:
+        self.device, self.devices = device, (device, *others)
         self.lines: list[Line] = []
         self.stats: Counter[str] = Counter()
         self._scratch, self._settings, self._pace = scratch, settings, pace
@@ -451,12 +451,12 @@ class World:
 
     # -- lines
 
-    def connect(self) -> Line:
-        """A device comes; a disk that failed has been tried since."""
+    def connect(self, device: Device | None = None) -> Line:
+        """A device comes, the first one unless it is named; a disk that failed has been tried since."""
         self.stats["connections"] += 1
         self.worker.probe()
         self.lines = [line for line in self.lines if not line.gone]
-        line = Line(self, self.device)
+        line = Line(self, device or self.device)
         self.lines.append(line)
         return line
 
@@ -472,6 +472,19 @@ class World:
             line.data(frames, enhanced)
             if before == (len(line.out), self.stats["acknowledged"], line.position, len(line.transport.value())):
                 return
+
+    def send_all_but_the_last(self) -> list[Line]:
+        """Have each device deliver its next file but for what is on its way; return the lines with the end of one."""
+        ends = []
+        for device in self.devices:
+            line = next((line for line in reversed(self.lines) if line.device is device), None) or self.connect(device)
+            for _ in range(MOST_ROUNDS):
+                if line.gone or (line.sent_whole and line.out):
+                    break
+                self.converse(line, 1, 1)
+            if line.sent_whole and line.out and not line.gone:
+                ends.append(line)
+        return ends
 
     # -- what is promised
 
@@ -496,7 +509,8 @@ class World:
         unfinished = under_way(self.folder, Disk())
         stored = [row.path for row in rows if row.state is State.OK and row.path not in unfinished]
         copies = Counter((self.folder / path).read_bytes() for path in stored)
-        assert copies.keys() <= self.device.had, "stored, and no device ever had it"
+        had = set().union(*(device.had for device in self.devices))
+        assert copies.keys() <= had, "stored, and no device ever had it"
         assert all(count == 1 for count in copies.values()), "stored twice"
 
     def assert_sound(self) -> None:
@@ -504,25 +518,30 @@ class World:
         self.assert_folder_is_sound()
 
     def assert_ends_well(self, most_connections: int) -> None:
-        """With a device that behaves and a disk that works, everything is stored, in so many connections."""
+        """With devices that behave and a disk that works, everything is stored, in so many connections of each."""
         self.disk.work_well()
         for line in self.lines:
             line.lose()
         self.run_worker()
-        for _ in range(most_connections):
-            self._deliver_all()
-            if not self.device.queue:
-                break
-        assert not self.device.queue, f"not stored after {most_connections} connections: {self.device.queue}"
+        for device in self.devices:
+            self._assert_delivers(device, most_connections)
         self.restart()
         self.assert_sound()
         held = Counter(path.read_bytes() for path in self._media())
-        assert all(held[file.content] == 1 for file in self.device.dropped), "acknowledged, and lost or twice"
+        dropped = [file for device in self.devices for file in device.dropped]
+        assert all(held[file.content] == 1 for file in dropped), "acknowledged, and lost or twice"
         assert not list((self.folder / "spool").glob("*.sidecar"))
-        self.stats["files"] += len(self.device.dropped)
+        self.stats["files"] += len(dropped)
 
-    def _deliver_all(self) -> None:
-        line = self.connect()
+    def _assert_delivers(self, device: Device, most_connections: int) -> None:
+        for _ in range(most_connections):
+            self._deliver_all(device)
+            if not device.queue:
+                break
+        assert not device.queue, f"not stored after {most_connections} connections: {device.queue}"
+
+    def _deliver_all(self, device: Device) -> None:
+        line = self.connect(device)
         for _ in range(MOST_ROUNDS):
             self.converse(line, MOST_ROUNDS)
             if line.gone:

@@ -15,8 +15,9 @@ from typing import Any
 
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
-from dsmgateway.store import Disk, FileStore, Offered, OtherFile, State, Stored, check
+from dsmgateway.store import Disk, FileStore, Offered, OtherFile, Share, State, Stored, check
 from dsmgateway.store.files import StrPath
+from dsmgateway.store.tally import SharedSlots, Tally
 
 IMEI = "352093081429150"
 DAY_S = 86400.0
@@ -169,16 +170,16 @@ class Kind(enum.Enum):
 class Camera:
     """Files that a device offers, and what it was told of them: four that have paths, or two photos of a DualCam."""
 
-    def __init__(self, kind: Kind = Kind.PATHS, *, photos: bool = False) -> None:
+    def __init__(self, kind: Kind = Kind.PATHS, *, photos: bool = False, imei: str = IMEI, seed: int = 7) -> None:
         kind = Kind.PHOTOS if photos else kind
-        noise = random.Random(7)
+        noise = random.Random(seed)
         sizes = {b"dsm/picture/1.jpg": 5000, b"dsm/picture/2.jpg": 4096, b"mdas9/3.mp4": 2100, b"dsm/4.jpg": 0}
         self.photos = kind in (Kind.PHOTOS, Kind.NAMELESS)
         if self.photos:
             sizes = {b"%photof one": 3073, b"%photof two": 4000}
         self.contents = {path: noise.randbytes(size) for path, size in sizes.items()}
         self.told: dict[bytes, Stored] = {}
-        self._kind = kind
+        self._kind, self._imei = kind, imei
         #: How often the part of one photo was not gone on with for the other one.
         self.others = 0
 
@@ -187,10 +188,10 @@ class Camera:
         size_bytes = -(-len(content) // 1024) * 1024
         if self.photos:
             qualifier = "" if self._kind is Kind.NAMELESS else "1571840452123-4"
-            return Offered(IMEI, b"%photof", size_bytes, 0, in_packets=True, qualifier=qualifier)
+            return Offered(self._imei, b"%photof", size_bytes, 0, in_packets=True, qualifier=qualifier)
         if self._kind is Kind.COUNTED:
-            return Offered(IMEI, path, size_bytes, 0, in_packets=True)
-        return Offered(IMEI, path, len(content), crc16(content) if known_crc else 0)
+            return Offered(self._imei, path, size_bytes, 0, in_packets=True)
+        return Offered(self._imei, path, len(content), crc16(content) if known_crc else 0)
 
     def send(self, upload: Any, path: bytes, end: int | None = None) -> None:
         content = self.contents[path]
@@ -227,7 +228,10 @@ def heal(store: FileStore) -> None:
 
 
 def a_day(store: FileStore, camera: Camera) -> None:
-    """A broken connection, a finish of three together, one alone, a comparison, a duplicate, an unfinished rest."""
+    """A broken connection, a finish of three together, one alone, a comparison, a duplicate, an unfinished rest.
+
+    Where one of the three fails the others count as any other answer.
+    """
     if camera.photos:
         _a_day_of_photos(store, camera)
         return
@@ -240,14 +244,21 @@ def a_day(store: FileStore, camera: Camera) -> None:
     for path, upload in uploads.items():
         camera.send(upload, path)
     answers = store.finish([(upload, {}) for upload in uploads.values()])
+    failed = None
     for path, answer in zip(uploads, answers, strict=True):
-        camera.answered(path, answer)
+        if isinstance(answer, StoreError):
+            failed = answer
+        else:
+            camera.answered(path, answer)
+    if failed is not None:
+        raise failed
     camera.deliver(store, two, known_crc=True)
     camera.deliver(store, one)
     upload = store.open(camera.offer(three), "198.51.100.7")
     camera.send(upload, three, 1024)
-    upload.checkpoint()
+    upload.checkpoint(durable=False)
     camera.send(upload, three, 2048)
+    upload.checkpoint()
     upload.write(512, [camera.contents[three][512:2048]])
     store.stop()
 
@@ -284,17 +295,27 @@ def come_back(store: FileStore, folder: Path, disk: FaultyDisk, camera: Camera) 
     assert_nothing_lost(folder, camera)
 
 
-def assert_nothing_lost(folder: Path, camera: Camera) -> None:
+def beside_others(folder: Path, lock: int, memory: int, number: int, **options: Any) -> FileStore:
+    """The store of one of three processes at most, which has ``lock`` as its own, before its start."""
+    slots = SharedSlots(memory, 3, 3)
+    share = Share(number, lock, *(Tally(slots.row(row), number) for row in range(3)))
+    return FileStore(folder, share=share, **options)
+
+
+def assert_nothing_lost(folder: Path, *cameras: Camera) -> None:
     """Start again, deliver everything once more, and find each file once and whole."""
     store = FileStore(folder)
     store.start(MAX_AGE_S)
-    for path, stored in camera.told.items():
-        assert (folder / stored.path).read_bytes() == camera.contents[path], "acknowledged and not there"
-    for path in camera.contents:
-        camera.deliver(store, path)
+    for camera in cameras:
+        for path, stored in camera.told.items():
+            assert (folder / stored.path).read_bytes() == camera.contents[path], "acknowledged and not there"
+        for path in camera.contents:
+            camera.deliver(store, path)
     store.stop()
     rows = list(check(folder))
     assert {row.state for row in rows} <= {State.OK, State.SET_ASIDE, State.RESUMABLE, State.FROM_START}, rows
     copies = sorted((folder / row.path).read_bytes() for row in rows if row.state is State.OK)
-    assert copies == sorted(camera.contents.values()), "each once, and none but these"
+    assert copies == sorted(content for camera in cameras for content in camera.contents.values()), (
+        "each once, and none but these"
+    )
     assert not list((folder / "spool").glob("*.sidecar"))

@@ -615,6 +615,32 @@ def test_a_full_disk_is_full_for_all(tmp_path: Path) -> None:
         assert {row["event"] for row in gateway.troubles()} == {"store.full"}
 
 
+def test_a_disk_that_fails_one_takes_no_file_from_all(tmp_path: Path) -> None:
+    """Until the one that has found out has written to it again."""
+    one, other = (Picture(content(3000), imei=devices_of(owner, 1)[0]) for owner in (0, 1))
+    with running_gateway(tmp_path, "--workers=2", "--probe-interval=0.2") as gateway:
+        failing = ["-P", str(gateway.data / "spool"), "-e", "trace=fsync", "-e", "inject=fsync:error=EIO"]
+        with traced(pids(gateway)[0], tmp_path / "trace", *failing):
+            with HandCamera(gateway.port, one) as camera:
+                camera.begin()
+                camera.try_to_say(*one.frames())
+                camera.hear_the_end()
+            assert_not_acknowledged(bytes(camera.heard))
+            closed = pytest.raises(AssertionError, match=r"Close\(\) instead of Resume")
+            with HandCamera(gateway.port, other) as refused, closed:
+                refused.offer()
+            ended = gateway.wait_for("device.disconnected", within_s=5, imei=str(other.imei))
+            assert ended["reason"] == "the disk is failing"
+        assert gateway.wait_for("store.healed")["worker"] == 0
+        for picture in (one, other):
+            with HandCamera(gateway.port, picture) as camera:
+                camera.deliver()
+        assert {(row["event"], row["worker"]) for row in gateway.troubles()} == {
+            ("store.failing", 0),
+            ("store.failed", 0),
+        }
+
+
 # -- what goes wrong at the start
 
 

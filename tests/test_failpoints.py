@@ -1,5 +1,6 @@
 """The store with a fault at every call that `test_store_faults` does not make: short writes, a real SIGKILL, a start
-that fails after a kill, and files that are counted in packets or have no name at all.
+that fails after a kill, a failure and then a power cut, two processes on one folder, and files that are counted in
+packets or have no name at all.
 
 The short form tries some of the calls, the long one all of them.
 """
@@ -32,6 +33,7 @@ from store_faults import (
     Kind,
     a_day,
     assert_nothing_lost,
+    beside_others,
     come_back,
     in_memory,
 )
@@ -39,6 +41,7 @@ from store_faults import (
 from dsmgateway.errors import StoreError
 from dsmgateway.store import FileStore, Stored
 from dsmgateway.store.files import StrPath
+from dsmgateway.store.tally import SharedSlots, shared_memory
 
 pytestmark = pytest.mark.soak
 
@@ -162,6 +165,102 @@ def test_a_power_cut_before_a_call(scratch: Path, kind: Kind) -> None:
     _said("power cut in memory", kind, trials)
 
 
+# -- a failure, and then the power
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reason", [errno.EIO, errno.ENOSPC])
+def test_a_call_fails_and_then_the_power_is_cut(scratch: Path, kind: Kind, reason: int) -> None:
+    """What was acknowledged beside a file that failed is as durable as any other."""
+    trials = 0
+    for number in _numbers(kind):
+        camera, folder, found = Camera(kind), scratch / f"{number}", scratch / f"{number}-found"
+        disk = ForgetfulDisk(folder, fail_at=number, errno=reason)
+        store = FileStore(folder, disk=disk)
+        with suppress(StoreError):
+            a_day(store, camera)
+        if len(disk.calls) < number:
+            disk.bury()
+            break
+        with suppress(StoreError):
+            _go_on(store, camera)
+        disk.survivors(found, keep_index=number % 2 == 0)
+        disk.bury()
+        assert_nothing_lost(found, camera)
+        trials += 1
+    _said(f"{errno.errorcode[reason]}, then a power cut", kind, trials)
+
+
+def _go_on(store: FileStore, camera: Camera) -> None:
+    """Begin another file, so that the spool is durable as the failure has left it."""
+    store.probe()
+    path = list(camera.contents)[-2]
+    upload = store.open(camera.offer(path), "198.51.100.7")
+    camera.send(upload, path, 2048)
+    upload.park()
+
+
+# -- two processes on one folder
+
+#: What may happen to one of them at a call.
+FAULTS: dict[str, Callable[[int], FaultyDisk]] = {
+    "SIGKILL": lambda number: FaultyDisk(kill_at=number),
+    "EIO": lambda number: FaultyDisk(fail_at=number, errno=errno.EIO),
+    "ENOSPC": lambda number: FaultyDisk(fail_at=number, errno=errno.ENOSPC),
+    "short": lambda number: ShortDisk(number, full=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_of_two_processes_meets_a_fault(scratch: Path, kind: Kind, fault: str) -> None:
+    """The other one goes on, and so does its own device, with it or its successor: no start recovers anything."""
+    trials = 0
+    for number in itertools.count(1) if fault == "short" else _numbers(kind):
+        folder, disk = scratch / str(number), FAULTS[fault](number)
+        mine, other = Camera(kind), Camera(kind, imei="352093081429168", seed=8)
+        lender = FileStore(folder)
+        lender.start(MAX_AGE_S)
+        lock, memory = lender.lend(), shared_memory(3, 3)
+        neighbour = beside_others(folder, os.dup(lock), memory, 1)
+        neighbour.start(MAX_AGE_S)
+        first, *rest = other.contents
+        other.deliver(neighbour, first)
+        own = os.dup(lock)
+        store = beside_others(folder, own, memory, 0, disk=disk)
+        try:
+            a_day(store, mine)
+        except (StoreError, Killed):
+            if disk.dead:
+                disk.bury()
+                os.close(own)
+            if disk.dead or not store.probe():
+                store = beside_others(folder, os.dup(lock), memory, 0)
+                store.start(MAX_AGE_S)
+            for path in mine.contents:
+                mine.deliver(store, path)
+            store.stop()
+        if store.volume.is_failing:  # it has ended like that: nobody takes a file before its successor is there
+            successor = beside_others(folder, os.dup(lock), memory, 0)
+            successor.start(MAX_AGE_S)
+            successor.stop()
+        met = (disk.writes if isinstance(disk, ShortDisk) else len(disk.calls)) >= number
+        for path in rest:
+            other.deliver(neighbour, path)
+        neighbour.stop()
+        lender.stop()
+        disk.bury()
+        needed, _, failing = (SharedSlots(memory, 3, 3).row(row) for row in range(3))
+        assert not any(needed), "room is still reserved"
+        assert not any(failing)
+        os.close(memory)
+        assert_nothing_lost(folder, mine, other)
+        if not met:
+            break
+        trials += 1
+    _said(f"{fault} in one of two processes", kind, trials)
+
+
 # -- a start that fails after a kill
 
 
@@ -203,7 +302,9 @@ def test_a_start_fails_after_a_kill_in_a_finish(scratch: Path, kind: Kind, reaso
 
 def _dying(folder: Path, kind: Kind, call: int) -> subprocess.Popen[bytes]:
     command: Sequence[str] = [sys.executable, str(Path(__file__).with_name("dying.py")), str(folder), kind.value]
-    return subprocess.Popen([*command, str(call)], stdout=subprocess.PIPE, env=environment(PYTHONPATH=_PATH))
+    # Nothing is read ahead: `communicate` would not have it.
+    output, environ = subprocess.PIPE, environment(PYTHONPATH=_PATH)
+    return subprocess.Popen([*command, str(call)], stdout=output, bufsize=0, env=environ)
 
 
 _PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])

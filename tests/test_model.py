@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from model import Device, DeviceFile, Line, World, body, metadata
+from model import IMEI, Device, DeviceFile, Line, World, body, metadata
 from model_disk import ModelDisk
 from soak import SOAK, times
 from store_faults import in_memory
@@ -30,6 +30,7 @@ from dsmgateway.store import resuming
 from dsmgateway.store.landing import Ground
 
 MOST_FILES = 4
+OTHER_IMEI = 356917000000039
 STATS: Counter[str] = Counter()
 NUMBERS = st.integers(0, 1000)
 ERRORS = st.sampled_from([errno.EIO, errno.ENOSPC])
@@ -70,34 +71,39 @@ def _darkness(chance: random.Random) -> list[int]:
     return chance.sample(range(12), chance.choice([0, 0, 1, 3, 6]))
 
 
-def device_of(seed: int) -> Device:
-    """A device of one of the families, with some files."""
+def device_of(seed: int, imei: int = IMEI, first: int = 0) -> Device:
+    """A device of one of the families, with some files, which are numbered from ``first`` on."""
     chance = random.Random(seed)
     family = chance.choice(["bytes", "packets", "identifiers", "identifiers", "unified"])
     count = chance.randint(1, MOST_FILES)
     if family == "identifiers":
-        return _dualcam(chance, count)
+        return _dualcam(chance, count, imei, first)
     files = []
-    for number in range(count):
+    for number in range(first, first + count):
         content = _content(chance, number)
         path = b"%b/%06d.jpg" % (chance.choice([b"dsm/picture", b"mdas9", b"dualcam_front"]), number)
         crc = chance.choice([0, crc16(content)])
         files.append(DeviceFile(c.Offer.FILE, path, content, b"", family == "packets", crc))
-    return Device(7 if family == "unified" else 5, files)
+    return Device(7 if family == "unified" else 5, files, imei)
 
 
-def _dualcam(chance: random.Random, count: int) -> Device:
+def _dualcam(chance: random.Random, count: int, imei: int, first: int) -> Device:
     """Files that only their content tells apart; twins have the same number of packets and the same metadata, too."""
     are_twins = chance.random() < 0.5
     packets, dark = chance.randint(1, 12), _darkness(chance)
     files = []
-    for number in range(count + are_twins):
+    for number in range(first, first + count + are_twins):
         offer = c.Offer.FRONT_PHOTO if are_twins else chance.choice([c.Offer.FRONT_PHOTO, c.Offer.REAR_VIDEO])
         same, own = metadata(1571840452123, 4), metadata(1571840452123 + number, 4)
         about = same if are_twins else chance.choice([same, own, b"", bytes(9)])
         content = _content(chance, number, packets, dark) if are_twins else _content(chance, number)
         files.append(DeviceFile(offer, IDENTIFIERS[offer], content, about, in_packets=True))
-    return Device(5, files)
+    return Device(5, files, imei)
+
+
+def other_device_of(seed: int) -> Device:
+    """A device that has none of the other one's files."""
+    return device_of(seed, OTHER_IMEI, 100)
 
 
 class AnythingGoes(RuleBasedStateMachine):
@@ -116,14 +122,31 @@ class AnythingGoes(RuleBasedStateMachine):
         asks_metadata=st.booleans(),
         hold_bytes=st.sampled_from([1, 4096, 16384]),
         checkpoint_bytes=st.sampled_from([1024, 4096, 262144]),
+        interval_s=st.sampled_from([0.0, 5.0]),
+        gap_s=st.sampled_from([0.0, 0.02]),
+        others=st.lists(st.integers(0, 0xFFFF_FFFF).map(other_device_of), max_size=1),
     )
     def begin(
-        self, device: Device, after_file: str, asks_metadata: bool, hold_bytes: int, checkpoint_bytes: int
+        self,
+        device: Device,
+        after_file: str,
+        asks_metadata: bool,
+        hold_bytes: int,
+        checkpoint_bytes: int,
+        interval_s: float,
+        gap_s: float,
+        others: Sequence[Device],
     ) -> None:
+        """With 0 for the interval each write is followed by a checkpoint; with a gap finishes wait for each other."""
         chosen = Settings(after_file=after_file, metadata=asks_metadata)
-        pace = Pace(hold_bytes=hold_bytes, checkpoint_bytes=checkpoint_bytes, finish_gap_s=0.0)
+        pace = Pace(
+            hold_bytes=hold_bytes,
+            checkpoint_bytes=checkpoint_bytes,
+            checkpoint_interval_s=interval_s,
+            finish_gap_s=gap_s,
+        )
         self.is_one_a_connection = after_file == "complete"
-        self.world = World(self.folder, device, chosen, pace)
+        self.world = World(self.folder, device, chosen, pace, *others)
         self.world.connect()
 
     def teardown(self) -> None:
@@ -169,14 +192,18 @@ class AnythingGoes(RuleBasedStateMachine):
         self._send_up_to(packets, enhanced)
         self._step_done()
 
-    @rule(after=PACKETS, keeps_old=st.booleans(), by=SWAPS, says_init=st.booleans())
-    def come_again(self, after: int, keeps_old: bool, by: int, says_init: bool) -> None:
-        """A new connection, on which another file may be next; the old one is gone, or goes on delivering."""
+    @rule(after=PACKETS, keeps_old=st.booleans(), by=SWAPS, says_init=st.booleans(), which=NUMBERS)
+    def come_again(self, after: int, keeps_old: bool, by: int, says_init: bool, which: int) -> None:
+        """A new connection, on which another file may be next; the old one is gone, or goes on delivering.
+
+        It is of any of the devices.
+        """
         self._send_up_to(after)
         if not keeps_old:
             self._line(0).lose()
-        self._world.device.swap(by)
-        line = self._world.connect()
+        device = self._world.devices[which % len(self._world.devices)]
+        device.swap(by)
+        line = self._world.connect(device)
         if says_init:
             line.deliver(1 << 20)
         self._step_done()
@@ -226,10 +253,10 @@ class AnythingGoes(RuleBasedStateMachine):
             case "mute":
                 line.mute = True
             case "begin again":
-                self._world.device.swap(place % 3)
+                line.device.swap(place % 3)
                 line.begin_again()
             case "offer again":
-                self._world.device.offer_again(place)
+                line.device.offer_again(place)
             case _:
                 line.damaged(how, place)
         self._step_done()
@@ -278,14 +305,36 @@ class AnythingGoes(RuleBasedStateMachine):
         Any calls, or those that have ``only`` in what they do and where.
         """
         self._send_up_to(after)
+        self._arm(kind, only, calls, more, number)
+        self._step_done()
+
+    def _arm(self, kind: str, only: str, calls: int, more: int, number: int) -> None:
         disk = self._world.disk
         disk.only, calls = only, 1 + calls % 4 if only else calls
         if kind == "fail":
             disk.fail_at, disk.fail_for, disk.errno = len(disk.calls) + calls, more, number
         elif kind == "die":
             disk.kill_at = len(disk.calls) + calls
-        else:
+        elif kind == "write short":
             disk.short_writes = calls
+
+    @rule(
+        kind=st.sampled_from(["", "fail", "fail", "die"]),
+        only=st.sampled_from(["", "", "sync ", "move ", "link ", "commit ", ".sidecar", ".part"]),
+        calls=CALLS,
+        more=st.sampled_from([0, 0, 1, 3]),
+        number=ERRORS,
+    )
+    def finish_together(self, kind: str, only: str, calls: int, more: int, number: int) -> None:
+        """The last bytes of a file of each device come at once, so that these are finished as a group.
+
+        What fails then is often about one of them only.
+        """
+        lines = self._world.send_all_but_the_last()
+        self._arm(kind, only, calls, more, number)
+        for line in lines:
+            line.deliver(1 << 20)
+        self._world.run_worker()
         self._step_done()
 
     @precondition(lambda self: self.steps_since_end > 7)
@@ -367,9 +416,12 @@ def test_a_second_copy_is_seen(twins: World, monkeypatch: pytest.MonkeyPatch) ->
 # -- the hunt
 
 
-def _walk(seed: int) -> None:
+def _walk(seed: int, most_others: int = 1) -> None:
     """Take rules at random: evenly, where hypothesis stays near what it has seen."""
     chance, machine = random.Random(seed), AnythingGoes()
+    # What only a second device needs is drawn elsewhere: without one, a walk is what it always was.
+    more = random.Random(~seed)
+    several = bool(most_others)
     after, which, number = (0, 0, 1, 2, 3, 4, 7), (0, 0, 0, 1, 2), (errno.EIO, errno.ENOSPC)
     damage = ("cut", "cut", "flip", "twice", "rewind", "sync", "mute", "begin again", "offer again")
     only = ("", "", "sync ", "move ", "link ", "commit ", ".sidecar", ".journal", ".part")
@@ -377,7 +429,9 @@ def _walk(seed: int) -> None:
     steps: list[Callable[[], object]] = [
         lambda: machine.send_some(chance.randint(1, 9), pick((0, 0x5A))),
         lambda: machine.converse(pick((1, 4, 8, 12, 40)), chance.randint(1, 3), pick((0, 0xFF, 0x5A))),
-        lambda: machine.come_again(pick(after), pick((True, False)), pick((0, 0, 1, 2)), pick((True, False))),
+        lambda: machine.come_again(
+            pick(after), pick((True, False)), pick((0, 0, 1, 2)), pick((True, False)), more.randrange(2)
+        ),
         lambda: machine.trickle(pick(which), pick((1, 16, 1030, 1400, 5000, 1 << 20)), pick((True, False))),
         lambda: machine.data(pick(which), chance.randint(1, 6), chance.randrange(256)),
         lambda: machine.misbehave(pick(after), pick(which), pick(damage), chance.randrange(1000)),
@@ -405,12 +459,26 @@ def _walk(seed: int) -> None:
         ),
     ]
     weights = [4, 4, 4, 2, 1, 2, 1, 1, 3, 1]
+    if several:
+        weights.append(3)
+        steps.append(
+            lambda: machine.finish_together(
+                pick(("", "fail", "fail", "die")),
+                pick(only[:-2] + only[-1:]),
+                chance.randint(1, 25),
+                pick((0, 0, 1, 3)),
+                pick(number),
+            )
+        )
     machine.begin(
         device_of(chance.randrange(1 << 32)),
         pick(("repeat", "repeat", "complete")),
         pick((True, False)),
         pick((1, 4096, 16384)),
         pick((1024, 4096, 262144)),
+        more.choice((0.0, 5.0)) if several else 5.0,
+        more.choice((0.0, 0.02)) if several else 0.0,
+        [other_device_of(more.randrange(1 << 32))][:most_others],
     )
     try:
         for _ in range(chance.randint(5, 60)):
@@ -435,7 +503,7 @@ FAILED_ONCE = [1430616587, 1963737147]
 
 @pytest.mark.parametrize("seed", FAILED_ONCE)
 def test_a_walk_that_failed_once(seed: int) -> None:
-    _walk(seed)
+    _walk(seed, most_others=0)
 
 
 @pytest.mark.soak

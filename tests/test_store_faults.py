@@ -154,3 +154,29 @@ def test_the_calls_of_a_finish_come_in_the_order_that_loses_nothing(scratch: Pat
         "commit to index.sqlite3",
     ]
     store.stop()
+
+
+def test_a_finish_is_undone_durably_before_its_record_goes(scratch: Path) -> None:
+    """Else a power cut could leave the file in the tree, and nothing that says what it is."""
+    path, disks = b"dsm/picture/2.jpg", (FaultyDisk(), FaultyDisk(errno=errno.EIO))
+    for disk in disks:
+        camera, store = Camera(), FileStore(scratch / str(disk.errno), disk=disk)
+        store.start(MAX_AGE_S)
+        upload = store.open(camera.offer(path), "198.51.100.7")
+        camera.send(upload, path)
+        disk.calls.clear()
+        if disk.errno:
+            disk.fail_at = 1 + disks[0].calls.index("commit to index.sqlite3")
+        (answer,) = store.finish([(upload, {})])
+        assert isinstance(answer, StoreError) is bool(disk.errno)
+        if disk is disks[0]:
+            store.stop()
+    key = camera.offer(path).key
+    calls = [call.partition(" ")[0] + " " + call.rpartition(" ")[2] for call in disk.calls[disk.fail_at :]]
+    changes = [call for call in calls if call.startswith(("move", "fsync", "delete"))]
+    assert changes[1:5] == [f"move {key}.part", "fsync spool", f"fsync {_today(scratch)}", f"delete {key}.sidecar"]
+    store.stop()
+
+
+def _today(scratch: Path) -> str:
+    return next((scratch / "0" / "media").glob("*/*/*/*")).name

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import content
+from store_faults import FaultyDisk, beside_others
 
 from dsmgateway.crc import crc16
 from dsmgateway.errors import StoreError
-from dsmgateway.store import FileStore, NoRoom, Offered, Share, Stored
+from dsmgateway.store import FileStore, NoRoom, Offered, Stored, VolumeFailing
 from dsmgateway.store.signs import FIRST_PROCESS, Sign, keep_out, let_in, show, shown
 from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 
 FILE = content(5000)
 OFFERED = Offered("356917000000013", b"dsm/1.jpg", len(FILE), crc16(FILE))
 OTHER = Offered("356917000000021", b"dsm/1.jpg", len(FILE), crc16(FILE))
+THIRD = Offered("356917000000021", b"dsm/2.jpg", len(FILE), crc16(FILE))
 
 
 @pytest.fixture
@@ -34,16 +38,14 @@ def lender(tmp_path: Path) -> Iterator[FileStore]:
 
 @pytest.fixture
 def memory() -> Iterator[int]:
-    descriptor = shared_memory(2, 3)
+    descriptor = shared_memory(3, 3)
     yield descriptor
     os.close(descriptor)
 
 
-def joined(folder: Path, lock: int, memory: int, number: int, **options: int) -> FileStore:
+def joined(folder: Path, lock: int, memory: int, number: int, **options: Any) -> FileStore:
     """The store of one process, as a process of its own would have it."""
-    slots = SharedSlots(memory, 2, 3)
-    share = Share(number, os.dup(lock), Tally(slots.row(0), number), Tally(slots.row(1), number))
-    store = FileStore(folder, share=share, **options)
+    store = beside_others(folder, os.dup(lock), memory, number, **options)
     store.start(3600)
     return store
 
@@ -66,7 +68,7 @@ def test_a_successor_gives_back_what_was_reserved_and_goes_on_with_what_was_rece
     tmp_path: Path, lender: FileStore, memory: int
 ) -> None:
     lock = lender.lend()
-    slots = SharedSlots(memory, 2, 3)
+    slots = SharedSlots(memory, 3, 3)
     one, other = (joined(tmp_path, lock, memory, number) for number in (0, 1))
     upload = one.open(OFFERED, "peer")
     upload.write(0, [FILE[:2048]])
@@ -101,6 +103,27 @@ def test_room_is_not_given_twice(tmp_path: Path, lender: FileStore, memory: int)
         other.open(offered[1], "peer")
     one.stop()
     other.open(offered[1], "peer")
+    other.stop()
+
+
+def test_a_disk_that_fails_one_takes_no_new_file_of_the_others(tmp_path: Path, lender: FileStore, memory: int) -> None:
+    """Until a probe of that one succeeds, or, where it has ended, its successor has found out nothing of the kind."""
+    lock, disk = lender.lend(), FaultyDisk(fail_at=1, errno=errno.EIO, only="fdatasync")
+    one, other = joined(tmp_path, lock, memory, 0, disk=disk), joined(tmp_path, lock, memory, 1)
+    under_way = other.open(OTHER, "peer")
+    under_way.write(0, [FILE])
+    for heal in (one.probe, lambda: joined(tmp_path, lock, memory, 0).stop()):
+        disk.calls.clear()
+        upload = one.open(OFFERED, "peer")
+        upload.write(0, [FILE[:2048]])
+        with pytest.raises(StoreError, match="fdatasync"):
+            upload.checkpoint()
+        with pytest.raises(VolumeFailing, match="the disk is failing, as another process has found out"):
+            other.open(THIRD, "peer")
+        heal()
+        other.open(THIRD, "peer").abandon()
+    assert isinstance(other.finish([(under_way, {})])[0], Stored)
+    one.stop()
     other.stop()
 
 

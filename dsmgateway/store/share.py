@@ -17,10 +17,11 @@ class Share:
     """One of several processes.
 
     ``number`` is its own, ``lock`` the descriptor of the folder's lock; ``needed_bytes`` and ``parts`` are counted over
-    all of them.
+    all of them, and ``failing`` is how many of them have found out that the disk fails.
     """
 
     number: int
     lock: int
     needed_bytes: Tally = field(default_factory=Tally)
     parts: Tally = field(default_factory=Tally)
+    failing: Tally = field(default_factory=Tally)

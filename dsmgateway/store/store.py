@@ -62,7 +62,7 @@ class FileStore:
         self._folder = folder = Path(os.path.realpath(folder))
         self._now = now
         self._disk = disk or Disk()
-        self.volume = Volume(clock, partial(self._show, Sign.FAILING))
+        self.volume = Volume(clock, partial(self._show, Sign.FAILING), share.failing if share else None)
         self._disk.unsound = self.volume.failed
         self.dropped: Callable[[Dropped], object] = lambda part: None
         self._share = share
@@ -170,11 +170,13 @@ class FileStore:
     def _join(self, share: Share) -> Recovery:
         """Be one of several processes. What an earlier one of this number left is dealt with when it is offered again.
 
-        What that one had reserved is given back; its parts are still there.
+        What that one had reserved is given back, and whether the disk fails is found out anew. Its parts are still
+        there.
         """
         self._locked = share.lock
         self._disk.run("lock", self._folder / LOCK, keep_out, share.lock, FIRST_PROCESS + share.number)
         share.needed_bytes.set(0)
+        share.failing.set(0)
         self._index.join()
         return Recovery(parts=self._spool.parts)
 
@@ -185,7 +187,9 @@ class FileStore:
         try:
             yield
         finally:
-            self._disk.run("unlock", self._folder / LOCK, let_in, share.lock, ADMITTING)
+            # Where that fails the next file does it; this one has its room already.
+            with suppress(StoreError):
+                self._disk.run("unlock", self._folder / LOCK, let_in, share.lock, ADMITTING)
 
     def _show(self, sign: Sign, holds: bool) -> None:
         if self._locked is not None:

@@ -60,11 +60,15 @@ class Healed:
 class Volume:
     """Whether the volume is sound; ``clock`` gives seconds that never go back.
 
-    ``changed`` is told of each change, in order, by whichever thread finds out, and must not block.
+    ``changed`` is told of each change, in order, by whichever thread finds out, and must not block. Where several
+    processes use the volume, the one that has found out that it fails is the one that probes it.
     """
 
-    def __init__(self, clock: Callable[[], float], show: Callable[[bool], object]) -> None:
-        """``show`` is told whether the volume is failing, at each change."""
+    def __init__(
+        self, clock: Callable[[], float], show: Callable[[bool], object], failing: Tally | None = None
+    ) -> None:
+        """``show`` is told whether the volume is failing, at each change; ``failing`` counts who has found that out."""
+        self._failing = failing or Tally()
         self._show = show
         self.changed: Callable[[Failing | Healed], object] = lambda change: None
         self._clock = clock
@@ -77,7 +81,7 @@ class Volume:
 
     @property
     def is_failing(self) -> bool:
-        """Say whether new files are refused."""
+        """Say whether this process has found out that it fails."""
         return self._reason is not None
 
     def failed(self, error: StoreError) -> None:
@@ -86,6 +90,7 @@ class Volume:
             self._failures += 1
             if self._reason is None:
                 self._reason, self._since_s, self._refused = str(error), self._clock(), 0
+                self._failing.set(1)
                 self._show(True)
                 self.changed(Failing(self._reason))
 
@@ -95,6 +100,8 @@ class Volume:
             if self._reason is not None:
                 self._refused += 1
                 raise VolumeFailing(f"{offered}: the disk is failing since {self._reason}")
+        if self._failing.elsewhere:
+            raise VolumeFailing(f"{offered}: the disk is failing, as another process has found out")
 
     def probe(self, attempt: Callable[[], object]) -> bool:
         """Have a failing volume tried by ``attempt``, which raises `StoreError`; return whether it is sound now.
@@ -113,6 +120,7 @@ class Volume:
                 if self._failures != before:
                     return False
                 self._reason = None
+                self._failing.set(0)
                 self._show(False)
                 self.changed(Healed(self._clock() - self._since_s, self._refused))
             return True

@@ -20,11 +20,10 @@ from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 RELOAD, STOP = "reload", "stop"
 #: What a worker process says: its ports are open; it cannot start, and why.
 READY, FAILED = "ready", "failed"
-#: Numbers that all processes count together, by their rows in the memory that they share.
-CONNECTIONS, NEEDED_BYTES, PARTS = range(3)
-#: And one by which each tells that it lives.
-BEATS = 3
-_COUNTED = 4
+#: Numbers that all processes count together, by their rows in the memory that they share; by the last one each tells
+#: that it lives.
+CONNECTIONS, NEEDED_BYTES, PARTS, FAILING, BEATS = range(5)
+_COUNTED = 5
 
 _LENGTH = struct.Struct("!I")
 

@@ -16,7 +16,7 @@ from dsmgateway.factory import CameraFactory
 from dsmgateway.service import GatewayService, store_worker
 from dsmgateway.store import Recovery, Share
 from dsmgateway.store.tally import Tally
-from dsmgateway.workers.boot import BEATS, CONNECTIONS, NEEDED_BYTES, PARTS, Boot, counts_in
+from dsmgateway.workers.boot import BEATS, CONNECTIONS, FAILING, NEEDED_BYTES, PARTS, Boot, counts_in
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.ports import AdoptedListener
 
@@ -28,7 +28,7 @@ class WorkerService(GatewayService):
         """ConfigError when a certificate cannot be used. What is inherited is owned from now on."""
         settings, number = boot.settings, boot.number
         counted = counts_in(boot.memory, len(boot.outboxes), own=number)
-        share = Share(number, boot.lock, counted[NEEDED_BYTES], counted[PARTS])
+        share = Share(number, boot.lock, counted[NEEDED_BYTES], counted[PARTS], counted[FAILING])
         worker = store_worker(settings, reactor, share)
         factory = CameraFactory(settings, worker, reactor)
         factory.others = others = OtherProcesses(number, [_socket(one) for one in boot.outboxes], reactor)
