@@ -14,9 +14,8 @@ comparison begins before it. With a qualifier that says nothing every connection
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from dsmgateway import packets
@@ -51,19 +50,28 @@ def open_part(room: Room, offered: Offered, now: float) -> PartUpload:
 
 def proven_checkpoint(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     """Return the latest checkpoint whose SHA-256 is that of the bytes in ``blocks``, read once and not further."""
+    return _latest_proven(_digests_at(blocks, checkpoints), checkpoints)
+
+
+def _digests_at(blocks: Iterator[bytes], checkpoints: Sequence[Checkpoint]) -> dict[int, Digests]:
+    """Return the checksums of the bytes before each checkpoint that is not beyond them, by offset, in order."""
     left = sorted({checkpoint.offset_bytes for checkpoint in checkpoints}, reverse=True)
-    found: dict[int, str] = {}
-    digest, position_bytes = hashlib.sha256(), 0
+    found: dict[int, Digests] = {}
+    digests = Digests()
     for block in blocks:
-        view, begin = memoryview(block), position_bytes
-        position_bytes += len(block)
-        while left and left[-1] <= position_bytes:
-            end = left.pop()
-            digest.update(view[: end - begin])
-            view, begin = view[end - begin :], end
-            found[end] = digest.hexdigest()
-        digest.update(view)
-    return next((point for point in reversed(checkpoints) if found.get(point.offset_bytes) == point.sha256), None)
+        view = memoryview(block)
+        while left and left[-1] <= digests.length_bytes + len(view):
+            end_bytes = left.pop() - digests.length_bytes
+            digests.update(view[:end_bytes])
+            view = view[end_bytes:]
+            found[digests.length_bytes] = digests.copy()
+        digests.update(view)
+    return found
+
+
+def _latest_proven(found: Mapping[int, Digests], checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    hashes = {offset_bytes: digests.sha256 for offset_bytes, digests in found.items()}
+    return next((point for point in reversed(checkpoints) if hashes.get(point.offset_bytes) == point.sha256), None)
 
 
 def _journal(room: Room, offered: Offered) -> Journal | None:
@@ -112,16 +120,16 @@ def _proven(room: Room, offered: Offered, journal: Journal, descriptor: int) -> 
     """
     path = room.spool.part(offered.key)
     furthest_bytes = max(checkpoint.offset_bytes for checkpoint in journal.checkpoints)
-    digests = Digests()
     try:
-        blocks = room.disk.blocks(path, descriptor, 0, furthest_bytes)
-        checkpoint = proven_checkpoint(blocks, journal.checkpoints)
+        found = _digests_at(room.disk.blocks(path, descriptor, 0, furthest_bytes), journal.checkpoints)
+        checkpoint = _latest_proven(found, journal.checkpoints)
         offset_bytes = 0 if checkpoint is None else offered.resume_offset(checkpoint.offset_bytes)
         if offered.qualifier is not None:
             offset_bytes = _telling_offset(room, path, descriptor, offset_bytes)
         if checkpoint is None or offset_bytes == 0:
             return None
-        for block in room.disk.blocks(path, descriptor, 0, offset_bytes):
+        digests = next((found[at] for at in reversed(found) if at <= offset_bytes), Digests())
+        for block in room.disk.blocks(path, descriptor, digests.length_bytes, offset_bytes):
             digests.update(block)
     except StoreError:
         room.spool.set_aside(offered.key)
