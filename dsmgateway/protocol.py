@@ -74,6 +74,9 @@ BACKLOG_HIGH_BYTES = 16 * 1024 * 1024
 #: How long whoever is paused for that gives way to the store: Python's threads share one interpreter, and the reactor's
 #: has it back sooner than one that waits for the disk in between. Thousands may have to be paused.
 GIVE_WAY_S = 0.0005
+#: Bytes read at a time before INIT, after which a device says nothing unasked. What came with it goes along when a
+#: connection is handed to another process, through a socket that all such connections share.
+FIRST_READ_BYTES = 4096
 
 
 class Shared(typing.Protocol):
@@ -147,6 +150,8 @@ class CameraProtocol(Protocol):
         self.factory.welcome(self)
         self._handshakes = ISSLTransport.providedBy(self.transport)
         self._sends_at_once = ITCPTransport.providedBy(self.transport) and not self._handshakes
+        if self._sends_at_once:
+            self.transport.bufferSize = FIRST_READ_BYTES
         settings = self.factory.settings
         if settings.trace is not None:
             self._trace = Trace(settings.trace, self.peer, self.factory.clock.seconds, self._trace_failed)
@@ -284,6 +289,8 @@ class CameraProtocol(Protocol):
         turned_away = self._turn_away(init.imei_digits)
         if turned_away:
             return turned_away
+        if self._sends_at_once and self.session.imei is None:
+            del self.transport.bufferSize  # and so it is Twisted's again
         self.session.last_resort = self.factory.setbacks.of(init.imei_digits)
         return self.session.receive(init)
 

@@ -6,6 +6,7 @@ through the kernel, as it does between two.
 
 from __future__ import annotations
 
+import select
 import shutil
 import socket
 import tempfile
@@ -16,6 +17,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +26,7 @@ from zope.interface import implementer
 from dsmgateway import commands as c
 from dsmgateway.factory import CameraFactory
 from dsmgateway.limits import LINGER_S
+from dsmgateway.protocol import FIRST_READ_BYTES
 from dsmgateway.settings import Settings
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.handover import Handover, parse
@@ -145,6 +148,27 @@ class Handing(SynchronousTestCase):
         # One trace, which has everything.
         (trace,) = (here.settings.trace or Path()).iterdir()
         self.assertIn(build.init(imei=imei).encode().hex(), trace.read_text())
+
+    def test_little_goes_along_however_much_a_peer_has_sent(self) -> None:
+        """What there is more of is read where the connection goes; who stays is read by as much as ever."""
+        said = [build.init(imei=imei_of_owner(owner)).encode() + c.Path(build.PATH).encode() * 3000 for owner in (0, 1)]
+        clients = [self.connect(), self.connect()]
+        for client, all_of_it in zip(clients, said, strict=True):
+            client.setblocking(True)
+            client.sendall(all_of_it)
+            client.setblocking(False)
+        self.reactor.spin_until(lambda: self.factories[0].connections and self.logged("device.connected"))
+        (stayed,) = self.factories[0].connections
+        self.assertEqual(stayed.transport.bufferSize, Connection.bufferSize)
+        inbox = self.inboxes[1][0]
+        self.reactor.spin_until(lambda: select.select([inbox], [], [], 0)[0])
+        self.assertLess(len(inbox.recv(2 * len(said[1]), socket.MSG_PEEK)), FIRST_READ_BYTES + 100)
+        self.adopter.start()
+        for client in clients:
+            client.shutdown(socket.SHUT_WR)
+        self.reactor.spin_until(lambda: len(self.logged("device.disconnected")) == 2)
+        received = {row["imei"]: row["received"] for row in self.logged("device.disconnected")}
+        self.assertEqual(received, {str(imei_of_owner(owner)): len(said[owner]) for owner in (0, 1)})
 
     def test_the_end_comes_from_the_other_process_alone(self) -> None:
         """What it says last gets through, and only then does the peer hear the end."""
