@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 PORT ?= 10014
 DATA ?= dsm-data
 ARGS ?=
+# Tests at a time: one more than there are processors, since many wait for a process or the disk.
+JOBS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test slow workers soak bench bench-quick profile coverage core-coverage lint format types docs docs-check check clean
@@ -31,13 +33,13 @@ demo: $(READY) ## see it work: simulated cameras with faults against a real gate
 	$(BIN)/python -m dsmgateway.simulator.demo
 
 test: $(READY) ## run the tests, but for the slow ones
-	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow' $(ARGS)
 
 slow: $(READY) ## run the slow tests: both ways to install, 300 cameras, kills in loops, power cuts (root)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 workers: $(READY) ## run end-to-end tests of one process against two
-	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow and not one_process' \
+	DSMGATEWAY_TEST_WORKERS=2 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not one_process' \
 		$(addprefix tests/test_e2e_,$(addsuffix .py,vectors takeover restart families fleet kill balancer admission \
 		chaos hostile leaks)) $(ARGS)
 

@@ -128,13 +128,17 @@ def harmed(content: bytes, how: str, place: int, bit: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
 
 
-def harms(content: bytes, how: str, about: int, bits: int = 1) -> Iterator[tuple[int, int]]:
-    """Each place, and for a changed bit some bits of it; in the short form ``about`` so many of all these."""
+def harms(what: str, content: bytes, how: str, about: int, bits: int = 1) -> Iterator[tuple[int, int]]:
+    """Each place, and for a changed bit some bits of it; in the short form ``about`` so many of all these.
+
+    Says how many it were, once none has failed.
+    """
     chance = random.Random(f"{how}{about}")
     every = list(itertools.product(range(len(content)), range(bits if how == "flip" else 1)))
     chosen = every if SOAK else sorted(chance.sample(every, min(about, len(every))))
     for place, bit in chosen:
         yield place, bit if bits == 8 else place % 8
+    print(f"\n{what}, {how} at {len(chosen)} places: nothing wrong believed, all delivered whole and once")
 
 
 def ends_well(scene: Scene, store: FileStore, folder: Path, was_damaged: bool = False) -> None:
@@ -155,13 +159,14 @@ def ends_well(scene: Scene, store: FileStore, folder: Path, was_damaged: bool = 
     assert (folder / scene.old).read_bytes() == OLD
 
 
+@pytest.mark.soak
 @OFFERS
 @HOW
 def test_a_part_damaged_anywhere_goes_on_below_the_damage(offered: Offered, how: str) -> None:
     with in_memory() as scratch:
         scene = left_by(scratch / "before", offered)
         path = scene.path(".part")
-        for place, bit in harms(scene.files[path], how, 25):
+        for place, bit in harms("part", scene.files[path], how, 25):
             store = started(scene, scratch / "data", {path: harmed(scene.files[path], how, place, bit)})
             upload = store.open(offered, PEER)
             assert upload.offset_bytes == _expected(offered, place), place
@@ -169,6 +174,7 @@ def test_a_part_damaged_anywhere_goes_on_below_the_damage(offered: Offered, how:
             ends_well(scene, store, scratch / "data")
 
 
+@pytest.mark.soak
 @OFFERS
 @HOW
 def test_a_journal_damaged_anywhere_is_gone_on_with_by_the_records_before(offered: Offered, how: str) -> None:
@@ -178,7 +184,7 @@ def test_a_journal_damaged_anywhere_is_gone_on_with_by_the_records_before(offere
         text = scene.files[path]
         journal = read_journal([text])
         assert journal is not None
-        for place, bit in harms(text, how, 25, bits=8):
+        for place, bit in harms("journal", text, how, 25, bits=8):
             store = started(scene, scratch / "data", {path: harmed(text, how, place, bit)})
             proven = max((point.offset_bytes for point in journal.checkpoints if point.end_bytes <= place), default=0)
             upload = store.open(offered, PEER)
@@ -200,7 +206,7 @@ def test_a_sidecar_damaged_anywhere_loses_no_file(how: str, indexed: bool) -> No
     with in_memory() as scratch:
         scene = left_by(scratch / "before", PLAIN)
         path = scene.old.replace(".jpg", ".json")
-        for place, bit in harms(scene.files[path], how, 25):
+        for place, bit in harms("sidecar", scene.files[path], how, 25):
             damaged = {path: harmed(scene.files[path], how, place, bit)}
             if not indexed:
                 damaged["index.sqlite3"] = None
@@ -226,7 +232,7 @@ def test_the_record_of_a_finish_damaged_anywhere_costs_no_more_than_the_finish(
         scene = left_by(scratch / "before", offered, step)
         path = scene.path(".sidecar")
         linked = [name for name, content in scene.files.items() if content == scene.files[path]]
-        for place, bit in harms(scene.files[path], how, 4):
+        for place, bit in harms(f"record of a finish, {step}", scene.files[path], how, 4):
             damage = harmed(scene.files[path], how, place, bit)
             store = started(scene, scratch / "data", dict.fromkeys(linked, damage))
             ends_well(scene, store, scratch / "data", was_damaged=True)
@@ -242,7 +248,7 @@ def test_an_index_damaged_anywhere_loses_no_file_and_without_it_all_are_taken(ho
     with in_memory() as scratch:
         scene, folder = left_by(scratch / "before", PLAIN, "delete"), scratch / "data"
         content = scene.files[name]
-        for place, bit in harms(content, how, 25, bits=8):
+        for place, bit in harms(name, content, how, 25, bits=8):
             if SOAK and (place % 32 if how == "cut" else not content[place] or (place + bit) % 8):
                 continue
             try:
