@@ -95,7 +95,7 @@ class Crowd:
         return None
 
     def refusal_of_adopted(self, address: str) -> Hit | None:
-        """Return the limit that forbids one that another process has let in, which counts there until it is here."""
+        """Return the limit that forbids one that another process has let in, where it may still be counted."""
         if self.in_all + self.elsewhere() > self.limits.in_all:
             return Hit("max-connections", self.limits.in_all)
         return self._crowded(address)

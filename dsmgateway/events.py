@@ -58,11 +58,11 @@ class Event(enum.Enum):
         "A connection did not get to the worker process that its device belongs to, and is closed; said once a minute.",
         ("owner", "peer", "reason", "suppressed"),
     )
-    GATEWAY_STOOD_STILL = (
-        "gateway.stood_still",
+    GATEWAY_STALLED = (
+        "gateway.stalled",
         "warn",
-        "For so long the gateway did nothing at all: the machine stood still or has far too much to do. No device is "
-        "blamed for that time.",
+        "For so long the gateway did nothing at all: the machine stood still or has far too much to do. No session is "
+        "ended for silence or slowness in that time.",
         ("after",),
     )
     LIMIT_LOW = (

@@ -40,7 +40,7 @@ SWEEP_PAUSE_S = 0.01
 #: In how many such pieces it is through with all of them at the latest, however many there are: well within a second.
 SWEEP_PIECES = 50
 #: Seconds between two sweeps, which are due each second, by which the gateway itself is known to have stood still.
-STOOD_STILL_S = 5.0
+STALL_S = 5.0
 
 
 class CameraFactory(Factory):
@@ -91,24 +91,28 @@ class CameraFactory(Factory):
         Of many connections it checks some at a time, so that the others need not wait for all of it. No time counts
         in which the gateway itself has stood still, as where its machine was moved: all would be thrown out.
         """
-        now = self.clock.seconds()
-        stood_s, self._swept_s = now - self._swept_s, now
-        if stood_s >= STOOD_STILL_S:
-            log_event(self.log, Event.GATEWAY_STOOD_STILL, after=round(stood_s, 1))
-            for connection in self.connections:
-                connection.timing.excuse(stood_s, now)
-        if not self._unswept:
+        if self._unswept:
+            self._excuse_stall(self.clock.seconds())
+        else:
             self._unswept = list(self.connections)
             self._sweep_on(max(SWEEP_AT_ONCE, -(-len(self._unswept) // SWEEP_PIECES)))
 
     def _sweep_on(self, count: int) -> None:
         now = self.clock.seconds()
+        self._excuse_stall(now)
         piece, self._unswept = self._unswept[:count], self._unswept[count:]
         if self._unswept:
             self.clock.callLater(SWEEP_PAUSE_S, self._sweep_on, count)
         for connection in piece:
             if connection in self.connections:
                 connection.check_time(now)
+
+    def _excuse_stall(self, now: float) -> None:
+        stall_s, self._swept_s = now - self._swept_s, now
+        if stall_s >= STALL_S:
+            log_event(self.log, Event.GATEWAY_STALLED, after=round(stall_s, 1))
+            for connection in self.connections:
+                connection.timing.excuse(stall_s, now)
 
     def no_room(self, reason: str) -> None:
         """Have it logged that a file was not taken for lack of room; each camera would say so at each attempt."""

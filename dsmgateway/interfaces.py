@@ -64,7 +64,7 @@ class IFileWorker(Interface):
         """Delete unfinished files that are too old, and say which."""
 
     def probe() -> Deferred[bool]:
-        """If the disk is failing, try whether it can be written again; fires with whether new files are taken."""
+        """If the disk is failing, try whether it can be written again; fires with whether it is good."""
 
     def stop() -> Deferred[None]:
         """Finish everything that was asked for, then close the store."""

@@ -41,7 +41,7 @@ from dsmgateway.effects import (
 )
 from dsmgateway.errors import PeerError, StoreError
 from dsmgateway.events import Event, log_bug, log_event
-from dsmgateway.framing import DeviceDecoder
+from dsmgateway.framing import FIRST_READ_BYTES, DeviceDecoder
 from dsmgateway.low_water import LowWater
 from dsmgateway.session import Session
 from dsmgateway.states import EXPECTED, State
@@ -74,9 +74,6 @@ BACKLOG_HIGH_BYTES = 16 * 1024 * 1024
 #: How long whoever is paused for that gives way to the store: Python's threads share one interpreter, and the reactor's
 #: has it back sooner than one that waits for the disk in between. Thousands may have to be paused.
 GIVE_WAY_S = 0.0005
-#: Bytes read at a time before INIT, after which a device says nothing unasked. What came with it goes along when a
-#: connection is handed to another process, through a socket that all such connections share.
-FIRST_READ_BYTES = 4096
 
 
 class Shared(typing.Protocol):
@@ -188,7 +185,7 @@ class CameraProtocol(Protocol):
         self._low_water.release()
         self.factory.forget(self)
         self._perform(self.session.lost())
-        self._open_no_more()
+        self._cancel_open()
         if self._trace is not None:
             self._trace.close()
         if self._turned_away:
@@ -405,7 +402,7 @@ class CameraProtocol(Protocol):
     def _end(self, reason: str, abort: bool) -> None:
         self._reason = reason
         self._renew()
-        self._open_no_more()
+        self._cancel_open()
         if abort:
             self.transport.abortConnection()
         else:
@@ -444,7 +441,7 @@ class CameraProtocol(Protocol):
         self._opening = self.factory.worker.open(offered, self.peer, effect.compare)
         self._watch(self._opening, self._opened)
 
-    def _open_no_more(self) -> None:
+    def _cancel_open(self) -> None:
         """Spare the store what nobody waits for any more."""
         opening, self._opening = self._opening, None
         if opening is not None:

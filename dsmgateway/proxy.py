@@ -27,6 +27,7 @@ from zope.interface import implementer
 from dsmgateway.addresses import shown_address
 from dsmgateway.errors import HeaderError
 from dsmgateway.events import Event, log_event
+from dsmgateway.framing import FIRST_READ_BYTES
 from dsmgateway.kinds import Network
 from dsmgateway.proxy_header import Header, HeaderParser, Source, plain_address
 
@@ -52,6 +53,7 @@ class ProxiedProtocol(Protocol):
     def connectionMade(self) -> None:
         """Begin to wait for the header."""
         self.factory.waiting.add(self)
+        self.transport.bufferSize = FIRST_READ_BYTES
 
     def dataReceived(self, data: bytes) -> None:
         """Take what comes; of any length, cut anywhere."""
@@ -86,6 +88,7 @@ class ProxiedProtocol(Protocol):
             self.transport.loseConnection()
             return
         self._inner = inner
+        del self.transport.bufferSize  # and so it is Twisted's again
         inner.makeConnection(self.transport)
         if rest:
             inner.dataReceived(rest)

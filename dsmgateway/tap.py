@@ -33,10 +33,10 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.kinds import FLAG
 from dsmgateway.logs import LineObserver, Stream
 from dsmgateway.lookout import KnownFile
+from dsmgateway.monotonic import use_monotonic_clock
 from dsmgateway.preflight import check_folder, check_unlocked, check_writable
 from dsmgateway.service import GatewayService, gateway_service
 from dsmgateway.settings import OPTIONS, Option
-from dsmgateway.steady import keep_steady
 from dsmgateway.turns import bound_turns
 from dsmgateway.workers.supervisor import SupervisorService
 
@@ -149,7 +149,7 @@ def makeService(options: Options) -> MultiService:
     """The service for twistd; exits with one line when a port or a folder cannot be used."""
     from twisted.internet import reactor  # not earlier: twistd's --reactor decides which one this is
 
-    keep_steady(reactor)
+    use_monotonic_clock(reactor)
     loaded = options.loaded
     txaio.set_global_log_level(loaded.settings.log_level)
     with _said_in_one_line(loaded, "port"):

@@ -60,9 +60,9 @@ class Timing:
         """What has passed since the last look is not held against the device's rate: it was, or is now, paused."""
         self._ticked = now
 
-    def excuse(self, stood_s: float, now: float) -> None:
+    def excuse(self, stall_s: float, now: float) -> None:
         """Count none of the seconds in which the gateway itself has stood still until now."""
-        self.since, self.heard = min(self.since + stood_s, now), min(self.heard + stood_s, now)
+        self.since, self.heard = min(self.since + stall_s, now), min(self.heard + stall_s, now)
         self._ticked = now
 
     def took(self, size_bytes: int) -> None:

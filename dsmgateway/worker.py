@@ -27,7 +27,20 @@ from dsmgateway.events import Event, log_bug, log_event
 from dsmgateway.interfaces import IFileWorker
 from dsmgateway.lanes import Append, Call, Expire, Finish, Job, Lane, Open, Pace, Park, Probe, Result, result_of
 from dsmgateway.quiet import Quiet
-from dsmgateway.store import Differs, Dropped, Expired, Failing, FileStore, Healed, Offered, Recovery, Stored, Upload
+from dsmgateway.store import (
+    Differs,
+    Dropped,
+    Expired,
+    Failing,
+    FileStore,
+    Healed,
+    NoRoom,
+    Offered,
+    Recovery,
+    Stored,
+    Upload,
+    VolumeFailing,
+)
 
 txaio.use_twisted()
 
@@ -245,7 +258,7 @@ class StoreWorker:
         return self._put_into(self.lanes[0], Expire(deferred, self._part_max_age_s))
 
     def probe(self) -> Deferred[bool]:
-        """If the disk is failing, try whether it can be written again; fires with whether new files are taken.
+        """If the disk is failing, try whether it can be written again; fires with whether it is good.
 
         One attempt at a time: on a disk that hangs, they would queue up before what cameras send.
         """
@@ -292,9 +305,18 @@ class StoreWorker:
         for job, outcome in results:
             if isinstance(job, Append):
                 self.backlog_bytes -= len(job.data)
-            elif isinstance(job, Open) and job.deferred.called and isinstance(outcome, Upload) and self._running:
-                self._put(outcome.offered, Park(Deferred(), outcome))  # whoever asked for it has cancelled
+            elif isinstance(job, Open) and job.deferred.called:
+                self._came_too_late(job, outcome)
             job.answer(outcome)
+
+    def _came_too_late(self, job: Open, outcome: Any) -> None:
+        """Park what was opened for somebody who has cancelled, or say why it could not be opened."""
+        if isinstance(outcome, Upload) and self._running:
+            self._put(outcome.offered, Park(Deferred(), outcome))
+        elif isinstance(outcome, Failure) and outcome.check(StoreError) is None:
+            self._log_bug(outcome)
+        elif isinstance(outcome, Failure) and outcome.check(NoRoom, VolumeFailing) is None:
+            log_event(self.log, Event.STORE_FAILED, imei=job.offered.imei, reason=outcome.getErrorMessage())
 
     def _lane_bug(self, failure: Failure) -> None:
         """Have a bug logged in the reactor thread; called by a lane."""

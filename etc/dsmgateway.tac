@@ -10,8 +10,8 @@ from twisted.internet import reactor
 
 from dsmgateway.config import Settings
 from dsmgateway.service import gateway_service
-from dsmgateway.steady import keep_steady
+from dsmgateway.monotonic import use_monotonic_clock
 
-keep_steady(reactor)
+use_monotonic_clock(reactor)
 application = Application("dsmgateway")
 gateway_service(Settings(ports=("10014",), data=Path("dsm-data").absolute()), reactor).setServiceParent(application)

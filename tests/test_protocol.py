@@ -352,7 +352,7 @@ class Time(Base):
         self.wait(20)
         self.assertEqual(link.answers(), c.Resume(0).encode() + c.PathRequest().encode())
 
-    def test_no_device_is_blamed_while_the_gateway_stood_still(self) -> None:
+    def test_no_device_is_blamed_while_the_gateway_stalled(self) -> None:
         """As long as it did is said, and counts for nobody; what was before it, and comes after it, does."""
         links = [Link(self.factory), self.receiving()]
         self.wait(6)
@@ -361,7 +361,7 @@ class Time(Base):
         self.factory.sweep()
         self.wait(3)
         self.assertEqual([link.transport.disconnecting for link in links], [False, False])
-        self.assertEqual(self.logged("gateway.stood_still"), [{"after": 3600.0}])
+        self.assertEqual(self.logged("gateway.stalled"), [{"after": 3600.0}])
         self.wait(1)
         self.assertTrue(links[0].transport.disconnecting)
         self.wait(5)
@@ -370,6 +370,18 @@ class Time(Base):
         self.assertTrue(late.transport.disconnecting)
         self.assertEqual(self.logged("data.silent"), [])
 
+    def test_a_stall_in_the_middle_of_a_sweep_is_one_too(self) -> None:
+        """Those that were not looked at yet are excused like those that were."""
+        links = [Link(self.factory) for _ in range(SWEEP_AT_ONCE + 1)]
+        self.wait(6)
+        self.clock.pump([0.5, 0.5])
+        self.factory.sweep()
+        self.clock.advance(60)
+        self.assertEqual(self.logged("gateway.stalled"), [{"after": 60.0}])
+        self.factory.sweep()
+        self.clock.advance(1)
+        self.assertEqual([link for link in links if link.transport.disconnecting], [])
+
     def test_a_sweep_that_is_a_little_late_excuses_nobody(self) -> None:
         """A busy gateway is no reason to let everybody stay."""
         link = Link(self.factory)
@@ -377,7 +389,7 @@ class Time(Base):
         self.clock.advance(4.5)
         self.factory.sweep()
         self.assertTrue(link.transport.disconnecting)
-        self.assertEqual(self.logged("gateway.stood_still"), [])
+        self.assertEqual(self.logged("gateway.stalled"), [])
 
     def test_a_peer_that_does_not_read_is_aborted(self) -> None:
         """A connection that has ended but does not go away is aborted."""
@@ -421,10 +433,8 @@ class SlowDisk(Base):
         with_file = Link(self.factory, port=40004)
         with_file.send(*build.opening(FILE)[:4])
         opened: list[str] = []
-        open_for_good = self.worker.store.open
-        self.patch(
-            self.worker.store, "open", lambda *args, **more: opened.append(args[1]) or open_for_good(*args, **more)
-        )
+        real_open = self.worker.store.open
+        self.patch(self.worker.store, "open", lambda *args, **more: opened.append(args[1]) or real_open(*args, **more))
         self.worker.run()
         self.assertEqual(opened, ["192.0.2.1:40004"])
         self.assertTrue(with_file.answers().endswith(c.Resume(0).encode()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -244,6 +245,39 @@ def test_a_rewind_overwrites_and_the_digests_follow(start: Start) -> None:
     _assert_whole(store, upload)
 
 
+def _reads_of_parts(store: FileStore) -> list[int]:
+    """A list of how many bytes of parts are read from now on."""
+    reads, blocks = [], store._disk.blocks
+
+    def counted(path: str, descriptor: int, begin: int, end: int) -> Iterator[bytes]:
+        if path.endswith(".part"):
+            reads.append(end - begin)
+        return blocks(path, descriptor, begin, end)
+
+    store._disk.blocks = counted  # type: ignore[method-assign,assignment]
+    return reads
+
+
+@pytest.mark.parametrize("qualifier", [None, "1571840452123-4"])
+def test_a_part_is_read_once_to_be_taken_up(start: Start, qualifier: str | None) -> None:
+    """Its device may ask for that again and again; what it is compared with is read again, back to a checkpoint."""
+    content = random.Random(0).randbytes(64 * 1024)
+    offered = Offered(IMEI, OFFERED.device_path, len(content), 0, qualifier=qualifier)
+    store = start()
+    upload = store.open(offered, PEER)
+    for begin in range(0, len(content) - 4096, 4096):
+        upload.write(begin, [content[begin : begin + 4096]])
+        upload.checkpoint()
+    upload.park()
+    reads = _reads_of_parts(store)
+    upload = store.open(offered, PEER)
+    spare = 4096 + 2 * 1024 if qualifier else 0
+    assert upload.offset_bytes == len(content) - 4096 - (1024 if qualifier else 0)
+    assert sum(reads) <= len(content) - 4096 + spare
+    upload.write(upload.offset_bytes, [content[upload.offset_bytes :]])
+    assert (store._folder / _finish(store, upload).path).read_bytes() == content
+
+
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_rewinds_read_no_more_than_what_follows_the_last_mark(start: Start, is_resumed: bool) -> None:
     """A device can ask for many with a few bytes, each a little before the last one."""
@@ -256,14 +290,7 @@ def test_rewinds_read_no_more_than_what_follows_the_last_mark(start: Start, is_r
         upload.park()
         upload = store.open(offered, PEER)
         upload.write(upload.position_bytes - 1, [b"?"])  # the first one has to read all
-    reads = []
-    blocks = store._disk.blocks
-
-    def counted(path: object, descriptor: int, begin: int, end: int) -> Iterator[bytes]:
-        reads.append(end - begin)
-        return blocks(path, descriptor, begin, end)  # type: ignore[arg-type]
-
-    store._disk.blocks = counted  # type: ignore[method-assign]
+    reads = _reads_of_parts(store)
     for offset in range(upload.position_bytes - 10_000, upload.position_bytes - 10_050, -1):
         upload.write(offset, [b"?"])
     for offset in (_MARK_EVERY_BYTES * 2 + 1, _MARK_EVERY_BYTES - 1, _MARK_EVERY_BYTES - 1):

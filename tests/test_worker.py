@@ -609,11 +609,11 @@ class ErrorTests(HandRun):
 
     def test_an_upload_whose_open_was_cancelled_is_parked(self) -> None:
         """Nobody will ever call it, so the worker closes it itself."""
-        open_for_good = self.store.open
+        real_open = self.store.open
 
         def cancelled_meanwhile(*arguments: Any, **options: Any) -> Upload:
             opened.cancel()
-            return open_for_good(*arguments, **options)
+            return real_open(*arguments, **options)
 
         self.patch(self.store, "open", cancelled_meanwhile)
         opened = self.worker.open(_offered(), PEER)
@@ -622,6 +622,26 @@ class ErrorTests(HandRun):
         self.assertEqual(len(self.store._open), 1)
         self.step()
         self.assertEqual(self.store._open, {})
+
+    def test_why_an_open_failed_that_was_cancelled_is_said(self) -> None:
+        """But not that the file was to be refused."""
+        events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        errors = [NoRoom("no room"), StoreError("a bad disk"), KeyError("bug")]
+
+        def cancelled_meanwhile(*arguments: Any, **options: Any) -> Upload:
+            opened.cancel()
+            raise errors.pop()
+
+        self.patch(self.store, "open", cancelled_meanwhile)
+        while errors:
+            opened = self.worker.open(_offered(), PEER)
+            self.step()
+            self.failureResultOf(opened, CancelledError)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        told = [event["fields"] for event in events if event.get("event") == "store.failed"]
+        self.assertEqual(told, [{"imei": _offered().imei, "reason": "a bad disk"}])
 
 
 class VolumeTests(HandRun):

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsmgateway.errors import ConfigError
+from dsmgateway.framing import FIRST_READ_BYTES
 from dsmgateway.simulator.identity import imei_of
 from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 from dsmgateway.workers.backoff import GOOD_RUN_S, MOST_S, Backoff
@@ -67,8 +68,8 @@ def test_any_bytes_are_a_hand_over_or_a_value_error(message: bytes) -> None:
 
 
 def test_the_longest_hand_over_fits() -> None:
-    """A read of 64 KiB after an INIT of which all but the last byte had come before."""
-    handover = Handover("[2001:db8:1:2:3:4:5:6]:65535", "2001:db8:1:2::/64", bytes(16 + 65536))
+    """A read that begins with the last byte of a PROXY header, and one after an INIT that is not whole by then."""
+    handover = Handover("[2001:db8:1:2:3:4:5:6]:65535", "2001:db8:1:2::/64", bytes(2 * FIRST_READ_BYTES))
     assert len(handover.encode()) < MAX_BYTES
 
 

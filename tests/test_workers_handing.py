@@ -25,8 +25,8 @@ from zope.interface import implementer
 
 from dsmgateway import commands as c
 from dsmgateway.factory import CameraFactory
+from dsmgateway.framing import FIRST_READ_BYTES
 from dsmgateway.limits import LINGER_S
-from dsmgateway.protocol import FIRST_READ_BYTES
 from dsmgateway.settings import Settings
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.handover import Handover, parse
@@ -393,8 +393,9 @@ class Relays(SynchronousTestCase):
         self.owner = socket.socket(fileno=descriptor)
         self.owner.setblocking(False)
         self.addCleanup(self.owner.close)
-        self.assertEqual(parse(message), Handover("peer", "source", b"INIT"))
+        self.assertEqual(parse(message), Handover("peer", "source", b""))
         self.addCleanup(self.end)
+        self.assertEqual(self.reactor.spin_until(self.owner_has), b"INIT")
 
     def end(self) -> None:
         for relay in list(self.others.relays):

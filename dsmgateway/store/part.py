@@ -26,7 +26,7 @@ from dsmgateway.store.spool import JOURNAL, Spool
 from dsmgateway.store.upload import Ended, OtherFile, Upload
 from dsmgateway.store.values import Offered
 
-#: Between two places of a part that a rewind need not go behind: some 10 ms of reading and counting. A device can have
+#: Between two marks of a part, which a rewind need not go behind: some 10 ms of reading and counting. A device can have
 #: many rewinds for a few bytes, and others wait for the same thread.
 _MARK_EVERY_BYTES = 4 << 20
 
@@ -66,7 +66,6 @@ class PartUpload(Upload):
         "_has_journal",
         "_held_bytes",
         "_inherited_bytes",
-        "_mark",
         "_marks",
         "_named_durably",
         "_path",
@@ -92,9 +91,7 @@ class PartUpload(Upload):
         super().__init__(offered, digests.length_bytes)
         self.history = history
         self.digests = digests
-        #: What a rewind is counted from.
-        self._mark: Digests | None = None
-        #: The same at places that do not move on, in order.
+        #: What a rewind is counted from, in order: the last one moves on until it is far enough from the one before.
         self._marks: list[Digests] = []
         self._room = room
         self._disk = room.disk
@@ -217,30 +214,35 @@ class PartUpload(Upload):
     def _rewind(self, offset_bytes: int) -> None:
         """Count the checksums of the first ``offset_bytes`` again, from the last mark on that is not beyond it."""
         self.history.twice_bytes += self.position_bytes - offset_bytes
-        if self._mark is not None and self._mark.length_bytes > offset_bytes:
-            self._mark = None
         while self._marks and self._marks[-1].length_bytes > offset_bytes:
             self._marks.pop()
-        marks = [*self._marks[-1:], self._mark or Digests()]
-        self.digests = max(marks, key=lambda mark: mark.length_bytes).copy()
+        self.digests = self._marks[-1].copy() if self._marks else Digests()
         for block in self._disk.blocks(self._path, self._descriptor, self.digests.length_bytes, offset_bytes):
             self._count(block)
         if self.digests.length_bytes != offset_bytes:
             raise StoreError(f"read {self._path}: ends at {self.digests.length_bytes} instead of {offset_bytes}")
-        if self._mark is None:
-            self._mark = self.digests.copy()
+        self._mark()
 
     def _count(self, data: bytes | memoryview) -> None:
         """Let the checksums go on, and keep them now and then for a rewind."""
         self.digests.update(data)
-        marked_bytes = self._marks[-1].length_bytes if self._marks else 0
-        if self.digests.length_bytes - marked_bytes >= _MARK_EVERY_BYTES:
-            self._marks.append(self.digests.copy())
+        if self.digests.length_bytes - self._marked_bytes(-1) >= _MARK_EVERY_BYTES:
+            self._mark()
+
+    def _mark(self) -> Digests:
+        """Keep the checksums as they are for a rewind, and return them."""
+        if self._marked_bytes(-1) - self._marked_bytes(-2) < _MARK_EVERY_BYTES:
+            del self._marks[-1:]
+        self._marks.append(self.digests.copy())
+        return self._marks[-1]
+
+    def _marked_bytes(self, number: int) -> int:
+        return self._marks[number].length_bytes if len(self._marks) >= -number else 0
 
     def _append(self, *, durable: bool) -> None:
         """Write into the journal what every byte up to the position is."""
         history, path = self.history, self._room.spool.journal(self.offered.key)
-        mark = self._mark = self.digests.copy()
+        mark = self._mark()
         checkpoint = Checkpoint(self.position_bytes, mark.sha256, history.connections, history.twice_bytes)
         if self._has_journal:
             descriptor, records = self._disk.open(path, os.O_RDWR), []

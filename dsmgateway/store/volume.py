@@ -51,7 +51,7 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """The volume takes files again, after so many seconds in which so many offers were refused."""
+    """This process takes files again, after so many seconds in which it refused so many offers."""
 
     after_s: float
     refused: int

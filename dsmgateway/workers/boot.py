@@ -1,17 +1,17 @@
 """What the supervisor and a worker process say to each other on the socket between them.
 
-First the supervisor says all that the process needs to know (`Boot`), then either side says words, one a line. The end
-of the socket is the end of the other side. Only processes of one gateway talk so, of the same program.
+All that the process needs to know (`Boot`) is in memory that it inherits; on the socket either side says words, one a
+line. The end of the socket is the end of the other side. Only processes of one gateway talk so, of the same program.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
-import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from dsmgateway.settings import Settings
 from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
@@ -20,12 +20,11 @@ from dsmgateway.store.tally import SharedSlots, Tally, shared_memory
 RELOAD, STOP = "reload", "stop"
 #: What a worker process says: its ports are open; it cannot start, and why.
 READY, FAILED = "ready", "failed"
-#: Numbers that all processes count together, by their rows in the memory that they share; by the last one each tells
-#: that it lives.
-CONNECTIONS, NEEDED_BYTES, PARTS, FAILING, BEATS = range(5)
+#: Numbers that all processes count together, by their rows in the memory that they share; the last one has heartbeats.
+CONNECTIONS, NEEDED_BYTES, PARTS, FAILING, HEARTBEATS = range(5)
 _COUNTED = 5
-
-_LENGTH = struct.Struct("!I")
+#: Those of a process that has ended are nothing; what it leaves on the disk is still there.
+COUNTED_WHILE_ALIVE = (CONNECTIONS, NEEDED_BYTES, FAILING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,12 @@ class Boot:
         """All that is inherited."""
         return (self.lock, self.memory, self.inbox, *self.outboxes, *self.ports, self.log)
 
-    def encode(self) -> bytes:
-        """Return the message."""
-        pickled = pickle.dumps(self)
-        return _LENGTH.pack(len(pickled)) + pickled
+    def in_memory(self) -> BinaryIO:
+        """Put all of it into memory, to be inherited; raises `OSError`. A socket would hold less than it may be."""
+        memory = os.fdopen(os.memfd_create("dsmgateway", os.MFD_CLOEXEC), "w+b")
+        pickle.dump(self, memory)
+        memory.seek(0)
+        return memory
 
 
 def memory_of_counts(processes: int) -> int:
@@ -73,15 +74,9 @@ def _slots(processes: int) -> int:
     return processes + 1
 
 
-def receive_boot(control: socket.socket) -> Boot | None:
-    """Wait for the message; None when the supervisor has gone."""
-    head = control.recv(_LENGTH.size, socket.MSG_WAITALL)
-    if len(head) < _LENGTH.size:
-        return None
-    (length,) = _LENGTH.unpack(head)
-    pickled = control.recv(length, socket.MSG_WAITALL)
-    if len(pickled) < length:
-        return None
-    boot = pickle.loads(pickled)
+def read_boot(descriptor: int) -> Boot:
+    """Read it from the memory that `Boot.in_memory` has made."""
+    with open(descriptor, "rb") as memory:
+        boot = pickle.load(memory)
     assert isinstance(boot, Boot)
     return boot

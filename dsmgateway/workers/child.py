@@ -1,4 +1,4 @@
-"""A worker process: ``python -m dsmgateway.workers.child NUMBER``, as the supervisor starts it, and nobody else.
+"""A worker process: ``python -m dsmgateway.workers.child NUMBER BOOT``, as the supervisor starts it, and nobody else.
 
 Its standard input is the socket to the supervisor, with whose end it ends in good order, too: nobody else would start
 it anew. Its log goes to a pipe, entry by entry; what else it prints goes to another.
@@ -26,9 +26,9 @@ from dsmgateway.collector import spare_the_collector
 from dsmgateway.errors import GatewayError
 from dsmgateway.escape import one_line
 from dsmgateway.logs import LineObserver
-from dsmgateway.steady import keep_steady
+from dsmgateway.monotonic import use_monotonic_clock
 from dsmgateway.turns import bound_turns
-from dsmgateway.workers.boot import FAILED, READY, RELOAD, STOP, Boot, receive_boot
+from dsmgateway.workers.boot import FAILED, READY, RELOAD, STOP, Boot, read_boot
 from dsmgateway.workers.pieces import ENTRY_END, Pieces
 from dsmgateway.workers.service import WorkerService
 
@@ -121,15 +121,12 @@ def _take_signals(control: Control, reactor: Any) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def run(connection: socket.socket) -> int:
+def run(connection: socket.socket, boot: Boot) -> int:
     """Live as a worker process until the end, and return its exit code."""
     from twisted.internet import reactor as installed  # not earlier: whoever only imports this module shall have none
 
     reactor: Any = installed
-    keep_steady(reactor)
-    boot = receive_boot(connection)
-    if boot is None:
-        return 1
+    use_monotonic_clock(reactor)
     observer = _log_to(boot)
     connection.setblocking(False)
     control = Control(connection, reactor)
@@ -154,11 +151,12 @@ def main() -> int:
     try:
         connection = socket.socket(fileno=os.dup(0))
         connection.getsockname()
-    except OSError:
+        boot = read_boot(int(sys.argv[2]))
+    except (OSError, IndexError, ValueError):
         print("dsmgateway.workers.child: only the gateway itself can start this (setting workers)", file=sys.stderr)
         return 2
     with connection:
-        return run(connection)
+        return run(connection, boot)
 
 
 if __name__ == "__main__":

@@ -50,11 +50,10 @@ class OtherProcesses:
     ) -> None:
         """Give a connection, on which nothing was answered yet, to the process that this device belongs to."""
         owner = owner_of(imei, len(self._outboxes))
-        handover = Handover(peer, source, said)
         if ISSLTransport.providedBy(connection):
-            self._relay(owner, handover, connection, left)
+            self._relay(owner, Handover(peer, source, b""), connection, said, left)
         else:
-            self._give(owner, handover, connection, left)
+            self._give(owner, Handover(peer, source, said), connection, left)
 
     def stop(self) -> Deferred[Any]:
         """End what waits to be handed over; fires when nothing of what was handed over goes through this process."""
@@ -78,13 +77,14 @@ class OtherProcesses:
 
         self._outboxes[owner].put(handover, handle, settled)
 
-    def _relay(self, owner: int, handover: Handover, connection: Any, left: Callable[[], object]) -> None:
+    def _relay(self, owner: int, handover: Handover, connection: Any, said: bytes, left: Callable[[], object]) -> None:
         try:
             relay = Relay(connection, self._reactor)
         except OSError as error:
             self._failed(owner, handover.peer, str(error.strerror))
             connection.abortConnection()
             return
+        relay.from_device(said)
         self.relays.add(relay)
         relay.gone.addCallback(lambda _: self.relays.discard(relay))
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from dsmgateway.framing import FIRST_READ_BYTES
+
 #: Bytes of the peer's name and of whom it is counted for.
 _HEAD = struct.Struct("!HH")
-#: Largest message: what a connection can have brought in one read besides its INIT, and far more than names take.
-MAX_BYTES = 128 * 1024
+#: Largest message: what a connection can have brought before and after its INIT, and far more than names take.
+MAX_BYTES = 4 * FIRST_READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,15 +107,11 @@ class WorkerProcess:
             self._log = _Pipe(Pieces(ENTRY_END), hearing.logged, opened)
             self._printed = _Pipe(Pieces(b"\n", _LINE_BYTES), hearing.printed, opened)
             try:
-                told = boot(self._log.writing)
-                self._process = self._start(told, inherited)
+                self._process = self._start(boot(self._log.writing), inherited)
             finally:
                 os.close(self._log.writing)
                 os.close(self._printed.writing)
                 inherited.close()
-            # Certificates may be more than the socket holds. A process that has ended already is found to have.
-            with suppress(OSError):
-                self._control.sendall(told.encode())
             end = os.pidfd_open(self.pid)
             opened.callback(os.close, end)
             self._opened = opened.pop_all()
@@ -132,14 +128,15 @@ class WorkerProcess:
         options = [f"-W{option}" for option in sys.warnoptions]
         # -P: the working folder may be one that others write to.
         command = [sys.executable, "-P", *options, "-m", "dsmgateway.workers.child", str(self.number)]
-        return subprocess.Popen(
-            command,
-            stdin=control.fileno(),
-            stdout=self._printed.writing,
-            stderr=self._printed.writing,
-            pass_fds=told.descriptors,
-            start_new_session=True,  # a terminal's signals are for the supervisor
-        )
+        with told.in_memory() as memory:
+            return subprocess.Popen(
+                [*command, str(memory.fileno())],
+                stdin=control.fileno(),
+                stdout=self._printed.writing,
+                stderr=self._printed.writing,
+                pass_fds=(*told.descriptors, memory.fileno()),
+                start_new_session=True,  # a terminal's signals are for the supervisor
+            )
 
     @property
     def pid(self) -> int:

@@ -11,14 +11,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import LoopingCall
 
 from dsmgateway.factory import CameraFactory
 from dsmgateway.service import GatewayService, store_worker
 from dsmgateway.store import Recovery, Share
 from dsmgateway.store.tally import Tally
-from dsmgateway.workers.boot import BEATS, CONNECTIONS, FAILING, NEEDED_BYTES, PARTS, Boot, counts_in
+from dsmgateway.workers.boot import CONNECTIONS, FAILING, HEARTBEATS, NEEDED_BYTES, PARTS, Boot, counts_in
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.ports import AdoptedListener
+
+#: Seconds between two heartbeats.
+HEARTBEAT_INTERVAL_S = 1.0
 
 
 class WorkerService(GatewayService):
@@ -34,7 +38,9 @@ class WorkerService(GatewayService):
         factory.others = others = OtherProcesses(number, [_socket(one) for one in boot.outboxes], reactor)
         _count_over_all(factory, others, counted[CONNECTIONS], bool(settings.max_connections))
         self._adopter = Adopter(number, _socket(boot.inbox), factory, reactor)
-        self._beats = counted[BEATS]
+        # Not one of the rounds: it goes on while a stop lasts.
+        self._heart = LoopingCall(counted[HEARTBEATS].add, 1)
+        self._heart.clock = reactor
         self._ports = iter([_socket(one) for one in boot.ports])
         self._is_first = number == 0
         self._listens = listens
@@ -46,6 +52,7 @@ class WorkerService(GatewayService):
     def startService(self) -> None:
         """Join the store, open the ports, take what the others hand over."""
         super().startService()
+        self._heart.start(HEARTBEAT_INTERVAL_S)
         self._adopter.start()
 
     def stopService(self) -> Deferred[Any]:
@@ -53,10 +60,6 @@ class WorkerService(GatewayService):
         if self.running:
             self._adopter.stop()
         return super().stopService()
-
-    def _sweep(self) -> None:
-        self._beats.add(1)
-        super()._sweep()
 
     def _started(self) -> None:
         if self.running:

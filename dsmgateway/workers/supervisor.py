@@ -35,7 +35,16 @@ from dsmgateway.settings import Settings
 from dsmgateway.store.tally import Tally
 from dsmgateway.tls import ServerTLS
 from dsmgateway.workers.backoff import Backoff
-from dsmgateway.workers.boot import BEATS, PARTS, RELOAD, STOP, Boot, counts_in, memory_of_counts
+from dsmgateway.workers.boot import (
+    COUNTED_WHILE_ALIVE,
+    HEARTBEATS,
+    PARTS,
+    RELOAD,
+    STOP,
+    Boot,
+    counts_in,
+    memory_of_counts,
+)
 from dsmgateway.workers.inbox import inbox_pair
 from dsmgateway.workers.ports import SharedPort, bind_shared, shared_port
 from dsmgateway.workers.process import GOOD_END, Hearing, WorkerProcess
@@ -44,7 +53,7 @@ txaio.use_twisted()
 
 #: Seconds beyond ``stop-timeout`` after which a process that has not ended is killed.
 _KILL_AFTER_S = 2.0
-#: Looks for a sign of life in ``worker-timeout``: counted, so that a supervisor that stood still itself kills nobody.
+#: Looks for a heartbeat in ``worker-timeout``: counted, so that a supervisor that stood still itself kills nobody.
 _LOOKS = 4
 
 
@@ -59,9 +68,9 @@ class _Place:
         self.listens = False
         self.why_ended = ""
         self.restart: IDelayedCall | None = None
-        #: Its signs of life, how many there were at the last look, and looks since there was a new one.
-        self.beats = Tally()
-        self.heard = self.silent = 0
+        #: What it counts; how many heartbeats there were at the last look, and looks since there was a new one.
+        self.counts: list[Tally] = []
+        self.beats = self.silent = 0
 
 
 class SupervisorService(service.Service):
@@ -88,7 +97,7 @@ class SupervisorService(service.Service):
         self._all_listen = False
         self._stopped: Deferred[None] | None = None
         self._kill: IDelayedCall | None = None
-        self._looks = LoopingCall(self._look_for_life)
+        self._looks = LoopingCall(self._check_heartbeats)
         self._looks.clock = reactor
         self._watch: Callable[[Any], object] = reactor.addReader
         self._unwatch: Callable[[Any], object] = reactor.removeReader
@@ -149,7 +158,8 @@ class SupervisorService(service.Service):
             return succeed(None)
         super().stopService()
         self._stopped = Deferred()
-        self._looks.stop()
+        if self._looks.running:
+            self._looks.stop()
         self._close_ports()
         for place in self._places:
             if place.restart is not None and place.restart.active():
@@ -172,7 +182,7 @@ class SupervisorService(service.Service):
             raise StoreError(f"memory and sockets for worker processes: {error.strerror}") from error
         counts_in(self._memory, len(self._places), own=len(self._places))[PARTS].set(parts)
         for place in self._places:
-            place.beats = counts_in(self._memory, len(self._places), own=place.number)[BEATS]
+            place.counts = counts_in(self._memory, len(self._places), own=place.number)
 
     def _boot(self, number: int, log: int) -> Boot:
         return Boot(
@@ -269,6 +279,8 @@ class SupervisorService(service.Service):
         for reader in place.process.readers:
             self._unwatch(reader)
         process, place.process = place.process, None
+        for number in COUNTED_WHILE_ALIVE:
+            place.counts[number].set(0)
         reason = process.finish()
         if self._stopped is not None:
             if reason != GOOD_END:
@@ -293,13 +305,13 @@ class SupervisorService(service.Service):
         except OSError as error:
             self._start_later(place, f"it cannot be started: {error.strerror}")
 
-    def _look_for_life(self) -> None:
-        """End whoever gave no sign of life for so long, the second time without asking where it stands."""
+    def _check_heartbeats(self) -> None:
+        """End whoever had none for so long, the second time without asking where it stands."""
         for place in self._places:
             if place.process is None or not place.listens:
                 continue
-            beats, place.heard = place.heard, place.beats.count
-            place.silent = place.silent + 1 if place.heard == beats else 0
+            before, place.beats = place.beats, place.counts[HEARTBEATS].count
+            place.silent = place.silent + 1 if place.beats == before else 0
             if place.silent == _LOOKS:
                 after = self._settings.worker_timeout
                 log_event(self.log, Event.WORKER_HANGS, worker=place.number, pid=place.process.pid, after=after)

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 
-def keep_steady(reactor: Any) -> None:
+def use_monotonic_clock(reactor: Any) -> None:
     """Have ``reactor`` measure time by a clock that never goes back; one whose timers run already stays as it is."""
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic

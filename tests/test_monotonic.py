@@ -6,11 +6,11 @@ import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dsmgateway.steady import keep_steady
+from dsmgateway.monotonic import use_monotonic_clock
 from tests.own_reactor import OwnReactor
 
 
-class SteadyTests(SynchronousTestCase):
+class MonotonicTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = OwnReactor()
         self.addCleanup(self.reactor.close)
@@ -21,12 +21,12 @@ class SteadyTests(SynchronousTestCase):
         self.assertIs(OwnReactor.seconds, time.time)
 
     def test_timers_come_by_the_clock_that_nobody_sets(self) -> None:
-        keep_steady(self.reactor)
+        use_monotonic_clock(self.reactor)
         self.reactor.callLater(0.01, self.came.append, "timer")
         self.assertIs(self.reactor.seconds, time.monotonic)
         self.reactor.spin_until(lambda: self.came)
 
     def test_a_timer_that_runs_already_still_comes(self) -> None:
         self.reactor.callLater(0.01, self.came.append, "timer")
-        keep_steady(self.reactor)
+        use_monotonic_clock(self.reactor)
         self.reactor.spin_until(lambda: self.came)
