@@ -419,7 +419,7 @@ def test_a_second_copy_is_seen(twins: World, monkeypatch: pytest.MonkeyPatch) ->
 def _walk(seed: int, most_others: int = 1) -> None:
     """Take rules at random: evenly, where hypothesis stays near what it has seen."""
     chance, machine = random.Random(seed), AnythingGoes()
-    # What only a second device needs is drawn elsewhere: without one, a walk is what it always was.
+    # What only a second device needs is drawn elsewhere, so that the seeds of kept walks mean the same without one.
     more = random.Random(~seed)
     several = bool(most_others)
     after, which, number = (0, 0, 1, 2, 3, 4, 7), (0, 0, 0, 1, 2), (errno.EIO, errno.ENOSPC)

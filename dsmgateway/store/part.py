@@ -237,6 +237,7 @@ class PartUpload(Upload):
         return self._marks[-1]
 
     def _marked_bytes(self, number: int) -> int:
+        """Return where a mark is, counted from the end; 0 where there is none."""
         return self._marks[number].length_bytes if len(self._marks) >= -number else 0
 
     def _append(self, *, durable: bool) -> None:

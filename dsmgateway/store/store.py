@@ -170,8 +170,7 @@ class FileStore:
     def _join(self, share: Share) -> Recovery:
         """Be one of several processes. What an earlier one of this number left is dealt with when it is offered again.
 
-        What that one had reserved is given back, and whether the disk fails is found out anew. Its parts are still
-        there.
+        What that one had reserved is given back, and whether the disk fails is found out anew; its parts are there.
         """
         self._locked = share.lock
         self._disk.run("lock", self._folder / LOCK, keep_out, share.lock, FIRST_PROCESS + share.number)
