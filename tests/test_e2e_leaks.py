@@ -25,6 +25,8 @@ from dsmgateway.simulator.identity import imei_of
 DEVICES = 200
 #: Sessions at a time, and looks at the gateway.
 AT_ONCE, LOOKS = 24, 20
+#: All come from one address, as fast as they can.
+ANY_RATE = ("--accept-rate=100000", "--accept-rate-per-address=100000")
 #: What the index may cache in a process: two connections with SQLite's default.
 INDEX_CACHES_KIB = 2 * 2048
 
@@ -155,7 +157,7 @@ def test_nothing_is_left_behind_by_sessions_without_end(tmp_path: Path) -> None:
     grows by what SQLite caches of the index (2 MiB for each of its two connections, never more) and by the gaps between
     what is held, in pieces of 1 MiB where Python's are.
     """
-    gateway = watched(tmp_path, "--imei-check=luhn").start()
+    gateway = watched(tmp_path, "--imei-check=luhn", *ANY_RATE).start()
     try:
         sessions = Sessions(gateway.port)
         looks = LOOKS if SOAK else 10
