@@ -89,7 +89,9 @@ def test_honest_cameras_get_through_a_crowd(tmp_path: Path) -> None:
         descriptors, since = gateway.descriptors, gateway.log_end
         with besieging(gateway, 200, 300, (0.2, 1.0)) as crowd:
             cameras.upload()
+            # Both lines have a ration, so one may come much later than the other.
             gateway.wait_for("device.disconnected", since, reason="silence")
+            gateway.wait_for("session.silent", since)
             done = crowd.report()
         eventually("it has closed what it opened", lambda: gateway.descriptors == descriptors)
         assert set(done["made_of"]) == {kind.kind for kind in KINDS} and not done["failed"]
