@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from dsmgateway import commands as c
+from dsmgateway.framing import FIRST_READ_BYTES
 from dsmgateway.protocol import CameraProtocol
 from dsmgateway.proxy import ProxiedProtocol, ProxyFactory
 from dsmgateway.states import State
@@ -75,6 +76,14 @@ class ProxyTests(Base):
             self.assertEqual(transport.value(), ASKED_UP_TO_START)
             self.assertEqual(self.camera().peer, "[2001:db8::7]:40000")
             protocol.connectionLost(Failure(ConnectionDone()))
+
+    def test_little_is_read_before_the_header_is_whole(self) -> None:
+        """What comes with it goes to another process, if the device belongs there."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(V1[:-1])
+        self.assertEqual(vars(transport)["bufferSize"], FIRST_READ_BYTES)
+        protocol.dataReceived(V1[-1:])
+        self.assertNotIn("bufferSize", vars(transport))
 
     def test_the_factory_is_given_an_address_as_twisted_has_it(self) -> None:
         """IPv4 and IPv6, so that limits can count them."""
