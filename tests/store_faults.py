@@ -82,6 +82,8 @@ class FaultyDisk(Disk):
             if call is os.close:  # the descriptor is gone even where close fails
                 self._descriptors.discard(arguments[0])
                 os.close(*arguments)
+            elif call in [connection.close for connection in self._connections]:  # and so is SQLite's
+                call()
             raise OSError(self.errno, os.strerror(self.errno))
 
         return fail

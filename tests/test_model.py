@@ -498,12 +498,14 @@ def _tell() -> None:
 #: Walks that failed once. 1430616587: a DATA of zeros sent twice, whose CRC cannot tell; no device is known to do it.
 #: 1963737147: a failed sync, after which neither journal nor part could be deleted, and a restart, which goes on at the
 #: last checkpoint; the model held nothing of such a part for durable again, though all beyond was written anew.
-FAILED_ONCE = [1430616587, 1963737147]
+#: 3515252289: ROLLBACK and the closing of its connection failed, and the model left that open, with its lock; in truth
+#: it is closed all the same.
+FAILED_ONCE = [(1430616587, 0), (1963737147, 0), (3515252289, 1)]
 
 
-@pytest.mark.parametrize("seed", FAILED_ONCE)
-def test_a_walk_that_failed_once(seed: int) -> None:
-    _walk(seed, most_others=0)
+@pytest.mark.parametrize(("seed", "most_others"), FAILED_ONCE)
+def test_a_walk_that_failed_once(seed: int, most_others: int) -> None:
+    _walk(seed, most_others)
 
 
 @pytest.mark.soak
