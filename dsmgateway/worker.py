@@ -311,12 +311,18 @@ class StoreWorker:
 
     def _came_too_late(self, job: Open, outcome: Any) -> None:
         """Park what was opened for somebody who has cancelled, or say why it could not be opened."""
-        if isinstance(outcome, Upload) and self._running:
-            self._put(outcome.offered, Park(Deferred(), outcome))
-        elif isinstance(outcome, Failure) and outcome.check(StoreError) is None:
-            self._log_bug(outcome)
-        elif isinstance(outcome, Failure) and outcome.check(NoRoom, VolumeFailing) is None:
-            log_event(self.log, Event.STORE_FAILED, imei=job.offered.imei, reason=outcome.getErrorMessage())
+        imei = job.offered.imei
+        if isinstance(outcome, Failure):
+            self._failed_unheard(outcome, imei)
+        elif isinstance(outcome, Upload) and self._running:
+            self._put(outcome.offered, Park(Deferred(), outcome)).addErrback(self._failed_unheard, imei)
+
+    def _failed_unheard(self, failure: Failure, imei: str) -> None:
+        """Say what failed that nobody waits for; not that a file was to be refused."""
+        if failure.check(StoreError) is None:
+            self._log_bug(failure)
+        elif failure.check(NoRoom, VolumeFailing) is None:
+            log_event(self.log, Event.STORE_FAILED, imei=imei, reason=failure.getErrorMessage())
 
     def _lane_bug(self, failure: Failure) -> None:
         """Have a bug logged in the reactor thread; called by a lane."""

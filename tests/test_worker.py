@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import queue
 import shutil
 import tempfile
@@ -622,6 +623,30 @@ class ErrorTests(HandRun):
         self.assertEqual(len(self.store._open), 1)
         self.step()
         self.assertEqual(self.store._open, {})
+
+    def test_a_park_that_fails_of_an_open_that_was_cancelled_is_said(self) -> None:
+        """In a line, as for any other; nobody waits for that one."""
+        events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        real_open = self.store.open
+
+        def cancelled_meanwhile(*arguments: Any, **options: Any) -> Upload:
+            opened.cancel()
+            upload = real_open(*arguments, **options)
+            self.disk.calls.clear()
+            self.disk.only, self.disk.fail_at, self.disk.errno = "delete", 1, errno.EROFS
+            return upload
+
+        self.patch(self.store, "open", cancelled_meanwhile)
+        opened = self.worker.open(_offered(), PEER)
+        self.step()
+        self.failureResultOf(opened, CancelledError)
+        self.step()
+        gc.collect()
+        told = [event["fields"] for event in events if event.get("event") == "store.failed"]
+        self.assertEqual([fields["imei"] for fields in told], [_offered().imei])
+        self.assertIn("Read-only file system", told[0]["reason"])
 
     def test_why_an_open_failed_that_was_cancelled_is_said(self) -> None:
         """But not that the file was to be refused."""
