@@ -300,6 +300,24 @@ def test_rewinds_read_no_more_than_what_follows_the_last_mark(start: Start, is_r
     assert (store._folder / _finish(store, upload).path).read_bytes() == content
 
 
+def test_a_checkpoint_just_before_a_mark_is_due_leaves_no_longer_way_back(start: Start) -> None:
+    """It is where a mark is from then on, but does not take the place of one that others need."""
+    content = random.Random(0).randbytes(1024) * (4 * 1024 * 3)
+    store = start()
+    upload = store.open(Offered(IMEI, OFFERED.device_path, len(content), 0), PEER)
+    before_it = _MARK_EVERY_BYTES - 65536
+    for begin in range(0, len(content) - 65536, 65536):
+        upload.write(begin, [content[begin : begin + 65536]])
+        if begin + 65536 == before_it:
+            upload.checkpoint()
+    reads = _reads_of_parts(store)
+    for offset in (before_it + _MARK_EVERY_BYTES - 1, before_it - 1):
+        upload.write(offset, [b"?"])
+    assert len(reads) == 2 and max(reads) <= _MARK_EVERY_BYTES + BLOCK_BYTES
+    upload.write(0, [content])
+    assert (store._folder / _finish(store, upload).path).read_bytes() == content
+
+
 def test_a_rewind_across_a_checkpoint_and_a_crash_never_resumes_on_mixed_bytes(start: Start) -> None:
     store = start()
     upload = store.open(OFFERED, PEER)

@@ -91,7 +91,7 @@ class PartUpload(Upload):
         super().__init__(offered, digests.length_bytes)
         self.history = history
         self.digests = digests
-        #: What a rewind is counted from, in order: the last one moves on until it is far enough from the one before.
+        #: What a rewind is counted from, in order: the last one moves on as long as it stays near the one before.
         self._marks: list[Digests] = []
         self._room = room
         self._disk = room.disk
@@ -231,7 +231,7 @@ class PartUpload(Upload):
 
     def _mark(self) -> Digests:
         """Keep the checksums as they are for a rewind, and return them."""
-        if self._marked_bytes(-1) - self._marked_bytes(-2) < _MARK_EVERY_BYTES:
+        if self.digests.length_bytes - self._marked_bytes(-2) < _MARK_EVERY_BYTES:
             del self._marks[-1:]
         self._marks.append(self.digests.copy())
         return self._marks[-1]
