@@ -9,8 +9,8 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 
 from dsmgateway.config import Settings
-from dsmgateway.service import gateway_service
 from dsmgateway.monotonic import use_monotonic_clock
+from dsmgateway.service import gateway_service
 
 use_monotonic_clock(reactor)
 application = Application("dsmgateway")
