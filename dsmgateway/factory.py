@@ -65,6 +65,8 @@ class CameraFactory(Factory):
         self.connections: set[CameraProtocol] = set()
         self._unswept: list[CameraProtocol] = []
         self._swept_s = math.inf
+        #: Told of a stall, and of the time after it: whoever else has connections that wait.
+        self.excuses: list[Callable[[float, float], object]] = []
         self.registry: Registry[CameraProtocol] = Registry()
         self.setbacks = Setbacks()
         self._quiet = Quiet(clock.seconds())
@@ -113,6 +115,8 @@ class CameraFactory(Factory):
             log_event(self.log, Event.GATEWAY_STALLED, after=round(stall_s, 1))
             for connection in self.connections:
                 connection.timing.excuse(stall_s, now)
+            for excuse in self.excuses:
+                excuse(stall_s, now)
 
     def no_room(self, reason: str) -> None:
         """Have it logged that a file was not taken for lack of room; each camera would say so at each attempt."""

@@ -49,7 +49,10 @@ class IFileWorker(Interface):
         """Open the store, which may block, and begin to work; raises `StoreError`."""
 
     def open(offered: Offered, peer: str, compare: bool = True) -> Deferred[Upload]:
-        """Begin or take up the reception of a file; the upload says at which offset."""
+        """Begin or take up the reception of a file; the upload says at which offset.
+
+        Cancelled, it is not done, or what it has opened is parked.
+        """
 
     def append(upload: Upload, offset_bytes: int, data: bytes, done: Callable[[Failure | None], object]) -> None:
         """Write bytes at an offset; ``done`` is told when they are written, which is not yet durable, or why not."""

@@ -105,6 +105,10 @@ class ProxiedProtocol(Protocol):
             what = "no PROXY header" if self._parser else "nothing after the PROXY header"
             self._refuse(f"{what} within {self.factory.limit_s:g} s")
 
+    def excuse(self, stall_s: float, now: float) -> None:
+        """Count none of the seconds in which the gateway itself has stood still until now."""
+        self._waiting_since = min(self._waiting_since + stall_s, now)
+
     def stop(self) -> None:
         """End: the gateway stops."""
         self.factory.waiting.discard(self)
@@ -175,6 +179,11 @@ class ProxyFactory(Factory):
         now = self.clock.seconds()
         for connection in list(self.waiting):
             connection.check_time(now)
+
+    def excuse(self, stall_s: float, now: float) -> None:
+        """Blame no balancer for a time in which the gateway itself has stood still."""
+        for connection in self.waiting:
+            connection.excuse(stall_s, now)
 
     def stop(self) -> None:
         """End all connections without a header."""

@@ -116,8 +116,10 @@ class GatewayService(service.MultiService):
         if not self._settings.proxy_protocol:
             return factory
         limit_s = self._settings.init_timeout
-        self._proxied.append(ProxyFactory(factory, self._settings.proxy_protocol, limit_s, self._reactor))
-        return self._proxied[-1]
+        proxied = ProxyFactory(factory, self._settings.proxy_protocol, limit_s, self._reactor)
+        self._proxied.append(proxied)
+        self._factory.excuses.append(proxied.excuse)
+        return proxied
 
     def _sweep(self) -> None:
         """Look at the time limits of all connections."""

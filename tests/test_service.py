@@ -8,15 +8,17 @@ import socket
 import struct
 import tempfile
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from certificate import write_certificate
 from twisted.application.service import MultiService
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory
-from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock
+from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock, StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -222,6 +224,22 @@ class ServiceTests(SynchronousTestCase):
         gateway.stopService()
         self.reactor.advance(1)
         self.assertEqual(self.factory.sweeps, 4)
+
+    def test_nobody_who_waits_for_a_balancer_is_blamed_while_the_gateway_stalled(self) -> None:
+        """Its PROXY header may be there and not read yet; what was before the stall, and comes after it, counts."""
+        settings = Settings(ports=("0",), proxy_protocol=(ip_network("10.0.0.0/8"),), init_timeout=10)
+        worker = HandWorker(self.calls, Recovery())
+        gateway = GatewayService(settings, worker, CameraFactory(settings, worker, self.reactor), self.reactor)
+        gateway.startService()
+        connection, transport = gateway._proxied[0].buildProtocol(IPv4Address("TCP", "10.0.0.5", 1)), StringTransport()
+        connection.makeConnection(transport)
+        self.reactor.pump([1] * 6)
+        self.reactor.advance(600)
+        self.reactor.pump([1] * 3)
+        self.assertFalse(transport.disconnected)
+        self.reactor.advance(1)
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(self.events()[-2:], ["gateway.stalled", "proxy.failed"])
 
     def test_reload_calls_everything_that_can_be_read_anew(self) -> None:
         """One that cannot be used is logged, one that has a bug too, and the others are called all the same."""
