@@ -57,7 +57,7 @@ def test_a_kill_before_any_call_loses_nothing_and_doubles_nothing(scratch: Path,
         if not _killed(FaultyDisk(kill_at=number), folder, camera):
             break
         assert_nothing_lost(folder, camera)
-    assert number > 140
+    assert number > 200
 
 
 @pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
@@ -100,7 +100,7 @@ def test_any_call_may_fail_and_the_camera_succeeds_when_it_comes_back(scratch: P
         if len(disk.calls) < number:
             break
         come_back(store, folder, disk, camera)
-    assert number > 140
+    assert number > 200
 
 
 @pytest.mark.parametrize("photos", [False, True], ids=["paths", "photos"])
