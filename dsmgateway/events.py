@@ -46,6 +46,13 @@ class Event(enum.Enum):
         "tells, and ended; another takes its place.",
         ("worker", "pid", "after"),
     )
+    WORKER_STARTS_LATE = (
+        "worker.starts_late",
+        "warn",
+        "A worker process that takes the place of another does not listen yet, after worker-timeout and each time "
+        "that passes again. It may wait for the disk, or hang; until it listens its devices are not served.",
+        ("worker", "pid", "after"),
+    )
     WORKER_SAID = (
         "worker.said",
         "error",

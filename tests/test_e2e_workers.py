@@ -359,6 +359,33 @@ def test_a_worker_that_hangs_is_ended_and_another_takes_its_place(tmp_path: Path
         }
 
 
+#: As above: who starts while a file is there waits until it is not.
+WAIT = """
+import os, time
+while os.path.exists({path!r}):
+    time.sleep(0.05)
+"""
+
+
+def test_a_worker_that_does_not_come_to_listen_is_told_of_and_not_ended(tmp_path: Path) -> None:
+    """It may have a reason; once it listens, it is as good as any."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WAIT.format(path=str(tmp_path / "wait")))
+    more = environment(PYTHONPATH=f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
+    with running_gateway(tmp_path, "--workers=2", "--worker-timeout=4", env=more) as gateway:
+        (tmp_path / "wait").touch()
+        os.kill(pids(gateway)[0], signal.SIGKILL)
+        late = [gateway.wait_for("worker.starts_late")]
+        late.append(gateway.wait_for("worker.starts_late", gateway.log_end))
+        assert {row["worker"] for row in late} == {0} and 3 < late[0]["after"] < late[1]["after"] - 3
+        (tmp_path / "wait").unlink()
+        eventually("it listens", lambda: len(gateway.events("worker.started")) == 3)
+        assert late[0]["pid"] == late[1]["pid"] == pids(gateway)[0]
+        with HandCamera(gateway.port, Picture(content(50_000), imei=devices_of(0, 1)[0])) as camera:
+            assert camera.deliver() == 0
+        assert not gateway.events("worker.hangs") and len(gateway.events("worker.ended")) == 1
+
+
 def test_a_list_of_known_devices_is_read_anew_by_all(tmp_path: Path) -> None:
     """At SIGHUP; and devices that are approved while the gateway runs get in, whichever process refused them."""
     one, other = devices_of(0, 1)[0], devices_of(1, 1)[0]

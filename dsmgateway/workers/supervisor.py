@@ -68,7 +68,7 @@ class _Place:
         self.listens = False
         self.why_ended = ""
         self.restart: IDelayedCall | None = None
-        #: What it counts; how many heartbeats there were at the last look, and looks since there was a new one.
+        #: What it counts; how many heartbeats there were at the last look, and looks since its last sign of life.
         self.counts: list[Tally] = []
         self.beats = self.silent = 0
 
@@ -270,7 +270,7 @@ class SupervisorService(service.Service):
             self._watch(reader)
 
     def _ready(self, place: _Place) -> None:
-        place.listens = True
+        place.listens, place.silent = True, 0
         if place.process is not None:
             log_event(self.log, Event.WORKER_STARTED, worker=place.number, pid=place.process.pid)
 
@@ -306,15 +306,23 @@ class SupervisorService(service.Service):
             self._start_later(place, f"it cannot be started: {error.strerror}")
 
     def _check_heartbeats(self) -> None:
-        """End whoever had none for so long, the second time without asking where it stands."""
+        """End whoever had none for so long, the second time without asking where it stands.
+
+        One that does not listen yet has none, and may rightly wait, as for a slow disk: it is told of each time.
+        """
         for place in self._places:
-            if place.process is None or not place.listens:
+            if place.process is None:
                 continue
             before, place.beats = place.beats, place.counts[HEARTBEATS].count
             place.silent = place.silent + 1 if place.beats == before else 0
-            if place.silent == _LOOKS:
+            pid = place.process.pid
+            if not place.listens:
+                if place.silent and place.silent % _LOOKS == 0:
+                    after = round(self._reactor.seconds() - place.began_s, 1)
+                    log_event(self.log, Event.WORKER_STARTS_LATE, worker=place.number, pid=pid, after=after)
+            elif place.silent == _LOOKS:
                 after = self._settings.worker_timeout
-                log_event(self.log, Event.WORKER_HANGS, worker=place.number, pid=place.process.pid, after=after)
+                log_event(self.log, Event.WORKER_HANGS, worker=place.number, pid=pid, after=after)
                 place.process.abort()
             elif place.silent > _LOOKS:
                 place.process.kill()
