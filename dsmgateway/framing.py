@@ -45,8 +45,8 @@ from dsmgateway.packets import PACKET_BYTES
 
 #: Frames whose CRC is tried in one search; how many searches a peer can cause is the session's ``max_resyncs``.
 MAX_CANDIDATES = 16
-#: Bytes to read at a time before INIT, after which a device says nothing unasked: what came with it goes along when a
-#: connection is handed to another process, through a socket that all such connections share.
+#: Bytes to read at a time before INIT, after which a device says nothing unasked: what came with it may have
+#: to be kept.
 FIRST_READ_BYTES = 4096
 #: The longest frame: ENHANCED_DATA with 1024 bytes of data.
 MAX_DATA_FRAME_BYTES = 1034

@@ -287,7 +287,7 @@ class CameraProtocol(Protocol):
         if turned_away:
             return turned_away
         if self._sends_at_once and self.session.imei is None:
-            del self.transport.bufferSize  # and so it is Twisted's again
+            del self.transport.bufferSize  # once, as INIT gives the session its IMEI; and so it is Twisted's again
         self.session.last_resort = self.factory.setbacks.of(init.imei_digits)
         return self.session.receive(init)
 

@@ -12,7 +12,8 @@ from dsmgateway.framing import FIRST_READ_BYTES
 
 #: Bytes of the peer's name and of whom it is counted for.
 _HEAD = struct.Struct("!HH")
-#: Largest message: what a connection can have brought before and after its INIT, and far more than names take.
+#: Largest message: what a connection can have brought before and after its INIT, and far more than names take. Small,
+#: since all connections that are handed to a process go through one socket.
 MAX_BYTES = 4 * FIRST_READ_BYTES
 
 
