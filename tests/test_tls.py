@@ -262,6 +262,19 @@ def test_a_camera_with_the_certificate_of_another_is_refused_and_takes_over_noth
         assert not gateway.troubles()
 
 
+def test_of_a_certificate_full_of_names_the_log_has_a_few(house: House) -> None:
+    names = [x509.DNSName("x" * 200), *(x509.DNSName(f"{number:015d}") for number in range(1200))]
+    full = house.authority.issue(house.folder / "full.pem", "vehicle", [*names, x509.DNSName(str(IMEI))])
+    with tls_gateway(house, *house.asks_for_certificates, "--tls-match-imei") as (gateway, port):
+        refused(house, port, house.authority.issue(house.folder / "x.pem", "vehicle", names))
+        shown = gateway.wait_for("tls.other_device")["names"]
+        assert shown[:3] == ["vehicle", "x" * 100 + "...", "000000000000000"]
+        assert len(shown) == 11 and shown[10] == "... and 1192 more"
+        with HandCamera(port, PICTURE, house.context(full)) as camera:
+            assert camera.deliver() == 0  # all of them count
+        assert not gateway.troubles()
+
+
 def test_who_shows_the_certificate_of_another_is_not_put_before_an_operator(house: House) -> None:
     own = house.authority.issue(house.folder / "own-device.pem", str(IMEI))
     options = (*house.asks_for_certificates, "--tls-match-imei", "--admission=approve")
