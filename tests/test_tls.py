@@ -225,6 +225,19 @@ def test_versions_and_ciphers_are_those_that_are_set(
             assert reason in ("unsupported protocol", "no shared cipher")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_device_may_ask_for_an_application_protocol_and_is_not_answered(
+    house: House, version: ssl.TLSVersion
+) -> None:
+    context = house.context()
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["camera/1", "http/1.1"])
+    with tls_gateway(house, *house.options) as (gateway, port), HandCamera(port, PICTURE, context) as camera:
+        assert camera.socket.selected_alpn_protocol() is None  # type: ignore[attr-defined]
+        assert camera.deliver() == 0
+        assert not gateway.events("tls.failed") and not gateway.troubles()
+
+
 # -- certificates of cameras
 
 
