@@ -133,8 +133,9 @@ class Event(enum.Enum):
     PROXY_FAILED = (
         "proxy.failed",
         "warn",
-        "A connection from a balancer's network did not begin with a PROXY header; closed.",
-        ("peer", "reason"),
+        "A connection from a balancer's network did not begin with a PROXY header; closed. Of one address five lines "
+        "at once, then one a minute.",
+        ("peer", "reason", "suppressed"),
     )
     STORE_RECOVERED = (
         "store.recovered",

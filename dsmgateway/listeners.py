@@ -21,11 +21,13 @@ from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from dsmgateway.addresses import shown_address
 from dsmgateway.errors import ConfigError
 from dsmgateway.events import Event, log_event
+from dsmgateway.tls_peer import TLSTransport
 
 txaio.use_twisted()
 log = txaio.make_logger()
@@ -136,6 +138,9 @@ class EndpointListener(service.Service):
         listening = getattr(port, "socket", None)
         if listening is not None and listening.family != socket.AF_UNIX:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        wrapped = getattr(port, "factory", None)
+        if isinstance(wrapped, TLSMemoryBIOFactory):  # ssl: puts its own TLS around ours, which has no bounds
+            wrapped.protocol = TLSTransport
         log_event(log, Event.PORT_LISTENING, endpoint=self._description, address=shown_address(self.address))
 
     def _failed(self, failure: Failure) -> None:

@@ -47,7 +47,7 @@ from dsmgateway.session import Session
 from dsmgateway.states import EXPECTED, State
 from dsmgateway.store import Differs, NoRoom, Offered, OtherFile, Stored, Upload, VolumeFailing
 from dsmgateway.timing import Overdue, Timing
-from dsmgateway.tls_peer import certificate_names, why_lost
+from dsmgateway.tls_peer import certificate_names, shown_names, why_lost
 from dsmgateway.trace import Trace
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ class CameraProtocol(Protocol):
         names = certificate_names(self.transport)
         if imei in names:
             return []
-        self._note(Event.TLS_OTHER_DEVICE, self.session.state, said=imei, names=names)
+        self._note(Event.TLS_OTHER_DEVICE, self.session.state, said=imei, names=shown_names(names))
         return [*self.session.lost(), End("its certificate is another device's", abort=True)]
 
     def _hands_over(self, init: Init) -> bool:

@@ -30,8 +30,12 @@ from dsmgateway.events import Event, log_event
 from dsmgateway.framing import FIRST_READ_BYTES
 from dsmgateway.kinds import Network
 from dsmgateway.proxy_header import Header, HeaderParser, Source, plain_address
+from dsmgateway.quiet import Quiet
 
 txaio.use_twisted()
+
+#: Lines about connections from a balancer without a header that are written at once; after these, one a minute.
+FAILED_AT_ONCE = 5
 
 
 @implementer(IHalfCloseableProtocol)
@@ -41,7 +45,6 @@ class ProxiedProtocol(Protocol):
     factory: ProxyFactory
     #: Provides ITCPTransport.
     transport: Any
-    log = txaio.make_logger()
 
     def __init__(self, factory: ProxyFactory, balancer: IAddress) -> None:
         self.factory = factory
@@ -96,7 +99,7 @@ class ProxiedProtocol(Protocol):
     def _refuse(self, reason: str) -> None:
         self._parser = None
         self.factory.waiting.discard(self)
-        log_event(self.log, Event.PROXY_FAILED, peer=shown_address(self._balancer), reason=reason)
+        self.factory.say_failed(self._balancer, reason)
         self.transport.abortConnection()
 
     def check_time(self, now: float) -> None:
@@ -141,6 +144,7 @@ class ProxyFactory(Factory):
     """Takes the PROXY header off connections from ``networks`` and gives them to another factory."""
 
     noisy = False
+    log = txaio.make_logger()
 
     def __init__(
         self, wrapped: IProtocolFactory, networks: Sequence[Network], limit_s: float, clock: IReactorTime
@@ -148,6 +152,7 @@ class ProxyFactory(Factory):
         """``limit_s`` is how long the header may take."""
         self.wrapped, self.limit_s, self.clock = wrapped, limit_s, clock
         self._networks = tuple(networks)
+        self._quiet = Quiet(clock.seconds(), FAILED_AT_ONCE)
         #: Connections whose device is not known yet.
         self.waiting: set[ProxiedProtocol] = set()
 
@@ -173,6 +178,13 @@ class ProxyFactory(Factory):
             return False  # a UNIX socket: it is in no network
         plain = plain_address(host.partition("%")[0])
         return any(plain in network for network in self._networks)
+
+    def say_failed(self, balancer: IAddress, reason: str) -> None:
+        """Have it logged now and then that there was no header: a balancer that sends none does so for each camera."""
+        suppressed = self._quiet.ask(self.clock.seconds(), str(getattr(balancer, "host", "")))
+        if suppressed is not None:
+            peer = shown_address(balancer)
+            log_event(self.log, Event.PROXY_FAILED, peer=peer, reason=reason, suppressed=suppressed or None)
 
     def sweep(self) -> None:
         """Check the time limit of all connections without a header; to be called once a second."""

@@ -17,7 +17,13 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL.crypto import X509
-from OpenSSL.SSL import VERIFY_CLIENT_ONCE, VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection
+from OpenSSL.SSL import (
+    NO_OVERLAPPING_PROTOCOLS,
+    VERIFY_CLIENT_ONCE,
+    VERIFY_FAIL_IF_NO_PEER_CERT,
+    VERIFY_PEER,
+    Connection,
+)
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory, IReactorTime
 from twisted.internet.ssl import (
@@ -114,6 +120,8 @@ def _load(
         raiseMinimumTo=_VERSIONS[settings.tls_minimum],
     )
     context = options.getContext()
+    # Whatever protocol a device asks for (ALPN), it is not answered: Twisted's own callback fails the handshake.
+    context.set_alpn_select_callback(lambda connection, offered: NO_OVERLAPPING_PROTOCOLS)
     try:
         # Here, since Twisted hands these over as what pyOpenSSL calls deprecated.
         context.use_certificate(chain[0])

@@ -5,6 +5,7 @@ Knows nothing of certificates of our own, see `dsmgateway.tls`, nor of what is s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
@@ -30,6 +31,9 @@ _VERIFICATION = {
 
 #: Most that may come before the handshake is done: two or three kB are usual, and chains of certificates may be long.
 MAX_HANDSHAKE_BYTES = 32 * 1024
+
+#: Names of a certificate that a line of the log has, and letters of each: 30 KB of them fit into a handshake.
+_MOST_SHOWN, _MOST_LETTERS = 10, 100
 
 #: What the library that reads certificates raises for those that OpenSSL has taken: it is the stricter one.
 UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
@@ -113,6 +117,13 @@ def certificate_names(transport: Any) -> tuple[str, ...]:
         return () if shown is None else names_in(shown.to_cryptography())
     except (*UNREADABLE, CertificateError):
         return ()
+
+
+def shown_names(names: Sequence[str]) -> list[str]:
+    """The names as a line of the log has them: the first ones, cut where they are long, and how many more there are."""
+    shown = [name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]}..." for name in names[:_MOST_SHOWN]]
+    left_out = len(names) - len(shown)
+    return [*shown, f"... and {left_out} more"] if left_out else shown
 
 
 def names_in(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -484,6 +484,26 @@ def test_the_command_shows_a_table(tmp_path: Path) -> None:
     assert lines[2] == [TWO, "blocked", "lost", "[red]", "one", "-", "-", "0"]
 
 
+def test_the_columns_of_the_table_are_straight_whatever_is_in_them(tmp_path: Path) -> None:
+    book = Devices(tmp_path / FILE_NAME, create=True)
+    book.write_down({f"{number:015d}": seen(number, count=10**number) for number in range(4)})
+    book.decide([ONE], APPROVED, "\u8eca\u8f1b 12")
+    book.decide([TWO], BLOCKED, "turned \u202earound")
+    lines = run(tmp_path).stdout.splitlines()
+    assert len(lines) == 7 and r"turned \u202earound" in lines[6]
+    begin, end = lines[0].index("address"), lines[0].index("refused") + len("refused")
+    for line, count in zip(lines[1:5], (1000, 100, 10, 1), strict=True):
+        assert line[begin:] == "192.0.2.1" and line[:end].endswith(f" {count}")
+    # Two letters of this name take two places each.
+    assert [line[end - 3 : end] for line in lines[5:]] == ["0", "  0"] and lines[5].endswith(" 0")
+
+
+def test_a_terminal_is_shown_the_states_in_colours(tmp_path: Path) -> None:
+    Devices(tmp_path / FILE_NAME, create=True).decide([TWO], BLOCKED)
+    shown = CliRunner().invoke(main, ["devices", str(tmp_path)], color=True).stdout
+    assert "\x1b[31m\x1b[1mblocked\x1b[0m" in shown
+
+
 def test_the_command_gives_an_object_a_line(tmp_path: Path) -> None:
     Devices(tmp_path / FILE_NAME, create=True).write_down({ONE: seen(1_700_000_000), TWO: seen(5)})
     (line,) = run(tmp_path, ONE, "--json").stdout.splitlines()

@@ -27,6 +27,7 @@ from running import (
 )
 
 from dsmgateway import commands as c
+from dsmgateway.proxy import FAILED_AT_ONCE
 from dsmgateway.settings import Settings
 
 V1 = b"PROXY TCP4 192.0.2.7 10.0.0.1 40000 10014\r\n"
@@ -201,6 +202,18 @@ def test_without_a_header_nobody_gets_in_from_a_balancers_network(tmp_path: Path
             failed = gateway.wait_for("proxy.failed", since)
             assert failed["peer"].startswith("127.0.0.1:")
             assert [row["event"] for row in gateway.rows(since)] == ["proxy.failed"]
+
+
+def test_a_balancer_that_never_sends_a_header_is_said_a_few_times(tmp_path: Path) -> None:
+    with proxied_gateway(tmp_path, "--workers=1") as (gateway, _):
+        since = gateway.log_end
+        for _ in range(20):
+            with HandCamera(gateway.port, PICTURE) as peer:
+                peer.try_to_say(init())
+                assert peer.hear_the_end() == b""
+        assert [row["event"] for row in gateway.rows(since)] == ["proxy.failed"] * FAILED_AT_ONCE
+        with HandCamera(gateway.port, PICTURE, before=[V1]) as camera:
+            assert camera.deliver() == 0
 
 
 def test_from_elsewhere_a_header_is_no_init(tmp_path: Path) -> None:

@@ -131,6 +131,18 @@ class ProxyTests(Base):
         self.assertEqual((self.factory.connections, self.proxied.waiting), (set(), set()))
         self.assertEqual(self.logged("device.disconnected"), [])
 
+    def test_a_balancer_without_headers_is_five_warnings_and_then_one_a_minute(self) -> None:
+        """Each balancer by itself, however its connections are wrong."""
+        other = IPv4Address("TCP", "10.0.0.6", 33333)
+        for number in range(40):
+            self.connect()[0].dataReceived(b"PROXY %d\r\n" % number)
+        self.connect(other)[0].dataReceived(b"GET /")
+        self.pass_time(60)
+        self.connect()[0].dataReceived(b"GET /")
+        rows = self.logged("proxy.failed")
+        self.assertEqual([row["peer"] for row in rows], ["10.0.0.5:33333"] * 5 + ["10.0.0.6:33333", "10.0.0.5:33333"])
+        self.assertEqual([row.get("suppressed") for row in rows], [None] * 6 + [35])
+
     def test_a_header_that_does_not_come_is_not_waited_for_longer_than_init(self) -> None:
         """Not a byte more or less makes it longer."""
         silent, begun = self.connect(), self.connect()

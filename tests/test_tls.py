@@ -19,6 +19,7 @@ from hand_camera import HandCamera, Picture
 from running import RunningGateway, checked, eventually, free_port, running_gateway
 
 from dsmgateway import commands as c
+from dsmgateway.tls_peer import MAX_HANDSHAKE_BYTES
 
 PICTURE = Picture(content(20_000))
 OTHER_PICTURE = Picture(content(20_000, 2), imei=OTHER_IMEI)
@@ -116,14 +117,22 @@ def test_tls_is_an_endpoint_like_any_other(house: House) -> None:
         assert len(gateway.sidecars()) == 1
 
 
-def test_twisteds_own_ssl_endpoint_works_too_and_logs_a_failed_handshake(house: House) -> None:
+@contextmanager
+def ssl_gateway(house: House, *options: str) -> Iterator[tuple[RunningGateway, int]]:
+    """The same with Twisted's own TLS."""
     port = free_port()
     option = f"--port=ssl:{port}:interface=127.0.0.1:privateKey={house.folder}/own.pem"
-    gateway = RunningGateway(house.folder, option, "--max-connections-per-address=1")
+    gateway = RunningGateway(house.folder, option, *options)
     gateway.command[1:1] = ["-W", "ignore:Passing pyOpenSSL:DeprecationWarning"]
     gateway.command[1:5] = [*gateway.command[3:5], *gateway.command[1:3]]  # the last word counts
     try:
-        gateway.start()
+        yield gateway.start(), port
+    finally:
+        gateway.kill()
+
+
+def test_twisteds_own_ssl_endpoint_works_too_and_logs_a_failed_handshake(house: House) -> None:
+    with ssl_gateway(house, "--max-connections-per-address=1") as (gateway, port):
         with HandCamera(port, PICTURE, house.context()) as camera:
             camera.begin()
             with pytest.raises(OSError), HandCamera(port, OTHER_PICTURE, house.context()):
@@ -136,8 +145,21 @@ def test_twisteds_own_ssl_endpoint_works_too_and_logs_a_failed_handshake(house: 
             plain.hear_the_end()
         assert gateway.wait_for("tls.failed")["reason"]
         assert len(gateway.events("limit.connections")) == 1 and not gateway.troubles()
-    finally:
-        gateway.kill()
+
+
+def test_what_a_handshake_takes_has_the_same_bound_on_an_ssl_endpoint(house: House) -> None:
+    hello = b"\x01" + (131_000).to_bytes(3, "big") + b"\x03\x03" + bytes(131_000)
+    records = b"".join(b"\x16\x03\x01\x10\x00" + hello[at : at + 4096] for at in range(0, 131_072 - 4096, 4096))
+    assert len(records) > 2 * MAX_HANDSHAKE_BYTES
+    with ssl_gateway(house) as (gateway, port):
+        with HandCamera(port, PICTURE) as peer:
+            peer.try_to_say(records)
+            assert peer.hear_the_end() == b""
+        reason = gateway.wait_for("tls.failed")["reason"]
+        assert reason == f"its handshake takes more than {MAX_HANDSHAKE_BYTES} bytes"
+        with HandCamera(port, PICTURE, house.context()) as camera:
+            assert camera.deliver() == 0
+        assert not gateway.troubles()
 
 
 def test_a_connection_that_is_one_too_many_ends_before_its_handshake(house: House) -> None:
@@ -203,6 +225,19 @@ def test_versions_and_ciphers_are_those_that_are_set(
             assert reason in ("unsupported protocol", "no shared cipher")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_device_may_ask_for_an_application_protocol_and_is_not_answered(
+    house: House, version: ssl.TLSVersion
+) -> None:
+    context = house.context()
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["camera/1", "http/1.1"])
+    with tls_gateway(house, *house.options) as (gateway, port), HandCamera(port, PICTURE, context) as camera:
+        assert camera.socket.selected_alpn_protocol() is None  # type: ignore[attr-defined]
+        assert camera.deliver() == 0
+        assert not gateway.events("tls.failed") and not gateway.troubles()
+
+
 # -- certificates of cameras
 
 
@@ -259,6 +294,19 @@ def test_a_camera_with_the_certificate_of_another_is_refused_and_takes_over_noth
             camera.hear(c.RepeatInit)
         assert not gateway.events("device.taken_over") and len(gateway.events("device.connected")) == 1
         gateway.wait_for("device.disconnected", reason="its certificate is another device's")
+        assert not gateway.troubles()
+
+
+def test_of_a_certificate_full_of_names_the_log_has_a_few(house: House) -> None:
+    names = [x509.DNSName("x" * 200), *(x509.DNSName(f"{number:015d}") for number in range(1200))]
+    full = house.authority.issue(house.folder / "full.pem", "vehicle", [*names, x509.DNSName(str(IMEI))])
+    with tls_gateway(house, *house.asks_for_certificates, "--tls-match-imei") as (gateway, port):
+        refused(house, port, house.authority.issue(house.folder / "x.pem", "vehicle", names))
+        shown = gateway.wait_for("tls.other_device")["names"]
+        assert shown[:3] == ["vehicle", "x" * 100 + "...", "000000000000000"]
+        assert len(shown) == 11 and shown[10] == "... and 1192 more"
+        with HandCamera(port, PICTURE, house.context(full)) as camera:
+            assert camera.deliver() == 0  # all of them count
         assert not gateway.troubles()
 
 
