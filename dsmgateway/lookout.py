@@ -57,20 +57,30 @@ class KnownFile:
         #: Time, size and inode of the file that was read last, and of the one that was there at the last look.
         self._read: tuple[int, ...] | None = None
         self._there: tuple[int, ...] | None = None
+        #: How many devices were in it.
+        self._count = 0
 
     def read(self) -> dict[str, str]:
-        """Return the names by IMEI; ConfigError, with path and line, when that is no list or cannot be read."""
+        """Return the names by IMEI; ConfigError, with path and line, when that is no list or cannot be read.
+
+        Nor is one without a byte where there were devices before: so ends a copy on a disk that is full.
+        """
         try:
             with open(self.path, "rb", opener=open_without_waiting) as stream:
                 status = os.fstat(stream.fileno())
                 self._read = self._there = _signature(status)
                 if not stat.S_ISREG(status.st_mode):
                     raise ConfigError("no regular file, and so cannot be read again")
-                return parse_known_devices(stream.read(MAX_LIST_BYTES + 1))
+                content = stream.read(MAX_LIST_BYTES + 1)
+            if self._count and not content:
+                raise ConfigError(f"empty, with {self._count} in it before; to let in nobody, write a comment into it")
+            names = parse_known_devices(content)
         except OSError as error:
             raise ConfigError(f"known devices {self.path}: {error.strerror}") from None
         except ConfigError as error:
             raise ConfigError(f"known devices {self.path}: {error}") from None
+        self._count = len(names)
+        return names
 
     def changed(self) -> bool:
         """Whether another file is there than was read, and was so at the last look too: half a list is no list."""

@@ -258,6 +258,25 @@ def test_a_list_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> Non
         assert str(caught.value) == f"known devices {path}: {problem}"
 
 
+def test_a_list_that_has_become_empty_is_none_unless_it_says_so(tmp_path: Path) -> None:
+    """A copy that failed leaves no byte, and would shut out everybody."""
+    path = tmp_path / "known"
+    path.touch()
+    known = KnownFile(path)
+    assert known.read() == {}
+    path.write_text(f"{ONE}\n")
+    assert known.read() == {ONE: ""}
+    path.write_bytes(b"")
+    with pytest.raises(ConfigError) as caught:
+        known.read()
+    problem = "empty, with 1 in it before; to let in nobody, write a comment into it"
+    assert str(caught.value) == f"known devices {path}: {problem}"
+    path.write_text("# nobody\n")
+    assert known.read() == {}
+    path.write_bytes(b"")
+    assert known.read() == {}
+
+
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
 def test_a_list_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
