@@ -7,7 +7,8 @@ of an address that has no connection is bounded, however many addresses there ar
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dsmgateway.addresses import network_of
@@ -59,7 +60,7 @@ class Bucket:
 
 
 class Crowd:
-    """Counts connections by where they come from (empty: from this machine, counted in all only)."""
+    """Counts connections by where they come from; empty: counted in all only, as what comes from this machine is."""
 
     def __init__(self, limits: CrowdLimits, now: float) -> None:
         self.limits = limits
@@ -79,9 +80,7 @@ class Crowd:
     def refusal(self, address: str, now: float) -> Hit | None:
         """Return the limit that forbids one more connection, or None and count it for the rates."""
         limits = self.limits
-        if self.in_all + self.elsewhere() >= limits.in_all:
-            return Hit("max-connections", limits.in_all)
-        hit = self._crowded(address)
+        hit = self.full() or self._crowded(address)
         if hit is not None:
             return hit
         of_address = self._bucket_of(address, now) if address else None
@@ -92,6 +91,12 @@ class Crowd:
         for bucket in (of_address, self._bucket):
             if bucket is not None:
                 bucket.take()
+        return None
+
+    def full(self) -> Hit | None:
+        """Return the limit of all connections if one more would be too many; it is counted for no rate."""
+        if self.in_all + self.elsewhere() >= self.limits.in_all:
+            return Hit("max-connections", self.limits.in_all)
         return None
 
     def refusal_of_adopted(self, address: str) -> Hit | None:
@@ -122,6 +127,18 @@ class Crowd:
         if address:
             _take_off(self._by_address, address)
             _take_off(self._by_network, network_of(address))
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Count one no more that counts in all only, and have its place for the connection that it turns out to be.
+
+        Whoever else counts is told only afterwards, so that the place is not taken in between.
+        """
+        self.in_all -= 1
+        try:
+            yield
+        finally:
+            self.tell(self.in_all)
 
     def _counted(self, change: int) -> None:
         self.in_all += change

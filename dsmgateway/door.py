@@ -69,6 +69,10 @@ class Door:
         """Whether one more connection from ``address`` is taken now."""
         return self._is_let_in(address, self.crowd.refusal(address, self._clock()))
 
+    def lets_wait(self, address: str) -> bool:
+        """Whether one more may wait to say whose it is; ``address`` is that of a balancer, which has no limits."""
+        return self._is_let_in(address, self.crowd.full())
+
     def adopts(self, address: str) -> bool:
         """Whether one that another process has let in is taken: how fast they come was looked at there."""
         return self._is_let_in(address, self.crowd.refusal_of_adopted(address))

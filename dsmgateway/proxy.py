@@ -1,8 +1,8 @@
 """Connections from balancers: the PROXY header first, then the protocol as if the device had connected itself.
 
 Only for peers in the networks that are named; all others are handed on untouched, so that nobody else can say who they
-are. Where the real address is known is one place: the call of the other factory's ``buildProtocol``. Knows nothing of
-what comes after the header, be it TLS or INIT.
+are. Where the real address is known is one place: the call of the other factory's ``buildProtocol``. Until then a
+connection counts in all, and for no address. Knows nothing of what comes after the header, be it TLS or INIT.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dsmgateway.addresses import shown_address
+from dsmgateway.addresses import shown_address, source_of
+from dsmgateway.door import Door
 from dsmgateway.errors import HeaderError
 from dsmgateway.events import Event, log_event
 from dsmgateway.framing import FIRST_READ_BYTES
@@ -36,6 +37,8 @@ txaio.use_twisted()
 
 #: Lines about connections from a balancer without a header that are written at once; after these, one a minute.
 FAILED_AT_ONCE = 5
+#: Whom a connection without a header is counted for: a balancer may have more than one address may.
+COUNTED_IN_ALL = ""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -52,10 +55,13 @@ class ProxiedProtocol(Protocol):
         self._waiting_since = factory.clock.seconds()
         self._parser: HeaderParser | None = HeaderParser()
         self._inner: IProtocol | None = None
+        self._is_counted = False
 
     def connectionMade(self) -> None:
         """Begin to wait for the header."""
         self.factory.waiting.add(self)
+        self.factory.crowd.entered(COUNTED_IN_ALL)
+        self._is_counted = True
         self.transport.bufferSize = FIRST_READ_BYTES
 
     def dataReceived(self, data: bytes) -> None:
@@ -86,13 +92,15 @@ class ProxiedProtocol(Protocol):
 
     def _hand_over(self, address: IAddress, rest: bytes) -> None:
         self.factory.waiting.discard(self)
-        inner = self.factory.wrapped.buildProtocol(address)
-        if inner is None:
-            self.transport.loseConnection()
-            return
-        self._inner = inner
-        del self.transport.bufferSize  # and so it is Twisted's again
-        inner.makeConnection(self.transport)
+        self._is_counted = False
+        with self.factory.crowd.replacing():
+            inner = self.factory.wrapped.buildProtocol(address)
+            if inner is None:
+                self.transport.loseConnection()
+                return
+            self._inner = inner
+            del self.transport.bufferSize  # and so it is Twisted's again
+            inner.makeConnection(self.transport)
         if rest:
             inner.dataReceived(rest)
 
@@ -136,6 +144,8 @@ class ProxiedProtocol(Protocol):
         if self._parser is not None and self._parser.began:
             self._refuse("closed before its PROXY header was whole")
         self.factory.waiting.discard(self)
+        if self._is_counted:
+            self.factory.crowd.left(COUNTED_IN_ALL)
         if self._inner is not None:
             self._inner.connectionLost(reason)
 
@@ -147,10 +157,11 @@ class ProxyFactory(Factory):
     log = txaio.make_logger()
 
     def __init__(
-        self, wrapped: IProtocolFactory, networks: Sequence[Network], limit_s: float, clock: IReactorTime
+        self, wrapped: IProtocolFactory, door: Door, networks: Sequence[Network], limit_s: float, clock: IReactorTime
     ) -> None:
         """``limit_s`` is how long the header may take."""
         self.wrapped, self.limit_s, self.clock = wrapped, limit_s, clock
+        self._door, self.crowd = door, door.crowd
         self._networks = tuple(networks)
         self._quiet = Quiet(clock.seconds(), FAILED_AT_ONCE)
         #: Connections whose device is not known yet.
@@ -167,10 +178,14 @@ class ProxyFactory(Factory):
         self.wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Take a connection."""
+        """Take a connection, or have Twisted close it: None.
+
+        It does so within the same turn of its reactor, in which it takes some hundred connections; those that are
+        aborted have their descriptors until the next one.
+        """
         if addr is None or not self._is_balancer(addr):
             return self.wrapped.buildProtocol(addr)  # type: ignore[arg-type]
-        return ProxiedProtocol(self, addr)
+        return ProxiedProtocol(self, addr) if self._door.lets_wait(source_of(addr)) else None
 
     def _is_balancer(self, address: IAddress) -> bool:
         host = getattr(address, "host", None)

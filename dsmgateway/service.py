@@ -116,7 +116,7 @@ class GatewayService(service.MultiService):
         if not self._settings.proxy_protocol:
             return factory
         limit_s = self._settings.init_timeout
-        proxied = ProxyFactory(factory, self._settings.proxy_protocol, limit_s, self._reactor)
+        proxied = ProxyFactory(factory, self._factory.door, self._settings.proxy_protocol, limit_s, self._reactor)
         self._proxied.append(proxied)
         self._factory.excuses.append(proxied.excuse)
         return proxied

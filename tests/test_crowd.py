@@ -89,6 +89,29 @@ def test_this_machine_is_counted_in_all_only() -> None:
     assert crowd.in_all == 3
 
 
+def test_one_that_waits_has_its_place_when_it_is_known_whose_it_is() -> None:
+    crowd, told = Crowd(LIMITS, 0), []
+    crowd.tell = told.append
+    fill(crowd, A, A, B, FAR, "")
+    assert crowd.full() == Hit("max-connections", 5)
+    with crowd.replacing():
+        assert crowd.full() is None
+        fill(crowd, FAR)
+    assert (crowd.in_all, told) == (5, [1, 2, 3, 4, 5, 5, 5])
+    crowd.left(FAR)
+    crowd.entered("")
+    with crowd.replacing():
+        assert crowd.refusal(A, 0) == Hit("max-connections-per-address", 2)
+    assert (crowd.in_all, told[7:]) == (4, [4, 5, 4])
+
+
+def test_one_that_waits_is_counted_for_no_rate() -> None:
+    crowd = Crowd(replace(LIMITS, rate=1 / BURST_S), 0)
+    assert [crowd.full() for _ in range(3)] == [None] * 3
+    assert crowd.refusal(A, 0) is None
+    assert crowd.refusal(A, 0) == Hit("accept-rate", 1 / BURST_S)
+
+
 def test_a_rate_may_burst_and_comes_back() -> None:
     crowd = Crowd(replace(LIMITS, rate_per_address=0.5), 0)
     assert [crowd.refusal(A, 0) for _ in range(round(0.5 * BURST_S))] == [None] * 10

@@ -6,8 +6,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,13 +45,15 @@ def trusting(folder: Path) -> ssl.SSLContext:
 
 
 @contextmanager
-def proxied_gateway(folder: Path, *options: str, networks: str = "127.0.0.1") -> Iterator[tuple[RunningGateway, int]]:
+def proxied_gateway(
+    folder: Path, *options: str, networks: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> Iterator[tuple[RunningGateway, int]]:
     """A gateway behind balancers, with a plain port and a TLS port, and the number of the latter."""
     authority, port = Authority(), free_port()
     authority.write(folder / "ca.pem")
     authority.issue(folder / "own.pem", "gateway")
     tls = (f"--tls-port=tcp:{port}:interface=127.0.0.1", f"--tls-cert={folder}/own.pem")
-    with running_gateway(folder, f"--proxy-protocol={networks}", *tls, *options) as gateway:
+    with running_gateway(folder, f"--proxy-protocol={networks}", *tls, *options, prefix=prefix) as gateway:
         yield gateway, port
 
 
@@ -214,6 +216,72 @@ def test_a_balancer_that_never_sends_a_header_is_said_a_few_times(tmp_path: Path
         assert [row["event"] for row in gateway.rows(since)] == ["proxy.failed"] * FAILED_AT_ONCE
         with HandCamera(gateway.port, PICTURE, before=[V1]) as camera:
             assert camera.deliver() == 0
+
+
+def flood(port: int, count: int, stack: ExitStack) -> list[socket.socket]:
+    """Connect so many times at once, and say nothing."""
+    held = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for one in held:
+        one.setblocking(False)
+        one.connect_ex(("127.0.0.1", port))
+    return held
+
+
+def has_ended(connection: socket.socket) -> bool:
+    """Whether the gateway has ended it already."""
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+@one_process
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_those_without_a_header_cannot_take_all_descriptors(tmp_path: Path, tls: bool) -> None:
+    """A camera that is there delivers meanwhile, others do after it; nothing is left of the flood."""
+    prefix = ("sh", "-c", 'ulimit -Sn 84 && ulimit -Hn 84 && exec "$@"', "sh")
+    with proxied_gateway(tmp_path, "--init-timeout=3", prefix=prefix) as (gateway, tls_port), ExitStack() as stack:
+        before = gateway.descriptors
+        port, context = (tls_port, trusting(tmp_path)) if tls else (gateway.port, None)
+        camera = stack.enter_context(HandCamera(port, PICTURE, context, before=[V1]))
+        camera.begin()
+        # Many more at a time than there are descriptors, as Twisted takes them.
+        held = [one for _ in range(3) for one in flood(port, 200, stack)]
+        row = gateway.wait_for("limit.connections")
+        assert (row["address"], row["setting"], row["most"]) == ("127.0.0.1", "max-connections", 10)
+        camera.say(*PICTURE.frames())
+        camera.hear(c.RepeatInit)
+        eventually("all have ended", lambda: all(map(has_ended, held)))
+        with HandCamera(port, OTHER_PICTURE, context, before=[V1]) as other:
+            assert other.deliver() == 0
+        assert len(gateway.sidecars()) == 2
+        assert b"EMFILE" not in gateway.log_path.read_bytes()
+        assert not gateway.troubles()
+        assert len(gateway.events("limit.connections")) == 1
+        camera.socket.close()
+        eventually("its descriptors are back", lambda: gateway.descriptors <= before + 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_those_without_a_header_count_in_all_until_they_are_gone(tmp_path: Path, workers: int) -> None:
+    options = (f"--workers={workers}", "--max-connections=4", "--init-timeout=60")
+    with proxied_gateway(tmp_path, *options) as (gateway, _), ExitStack() as stack:
+        before = gateway.descriptors
+        for picture in (PICTURE, OTHER_PICTURE):
+            with ExitStack() as full:
+                held = [full.enter_context(HandCamera(gateway.port, picture)) for _ in range(4)]
+                eventually("they are there", lambda: gateway.descriptors >= before + 4)
+                refused = flood(gateway.port, 20, stack)
+                eventually("more are refused", lambda held=refused: all(map(has_ended, held)))
+                # Whose header comes has its place already.
+                held[0].say(V1)
+                assert held[0].deliver() == 0
+            eventually("their places are free", lambda: gateway.descriptors <= before + 2)
+        rows = gateway.events("limit.connections")
+        assert {(row["address"], row["setting"], row["most"]) for row in rows} == {("127.0.0.1", "max-connections", 4)}
+        assert len(gateway.sidecars()) == 2 and not gateway.troubles() and not gateway.events("proxy.failed")
 
 
 def test_from_elsewhere_a_header_is_no_init(tmp_path: Path) -> None:

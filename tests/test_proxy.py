@@ -33,6 +33,13 @@ class Closed(Factory):
         return None
 
 
+class Broken(Factory):
+    """A factory with a bug."""
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        raise ZeroDivisionError
+
+
 class Whole(Protocol):
     """A protocol that cannot be half closed, as TLS."""
 
@@ -42,7 +49,11 @@ class ProxyTests(Base):
 
     def make_factory(self, **changes: Any) -> None:
         super().make_factory(**changes)
-        self.proxied = ProxyFactory(self.factory, NETWORKS, 10, self.clock)
+        self.proxied = self.behind_balancers(self.factory)
+
+    def behind_balancers(self, wrapped: Factory) -> ProxyFactory:
+        """A factory whose connections come from balancers."""
+        return ProxyFactory(wrapped, self.factory.door, NETWORKS, 10, self.clock)
 
     def connect(self, address: Any = BALANCER, factory: ProxyFactory | None = None) -> tuple[Any, StringTransport]:
         protocol, transport = (factory or self.proxied).buildProtocol(address), StringTransport()
@@ -219,10 +230,10 @@ class ProxyTests(Base):
             self.assertTrue(transport.disconnecting)
 
     def test_a_connection_counts_for_the_address_in_its_header_and_from_then_on(self) -> None:
-        """Not for the balancer's, of which there may be more than one address may have."""
+        """Not for the balancer's, which may have more than one address may; while it waits it counts in all."""
         self.make_factory(max_connections_per_address=1)
         waiting = [self.connect() for _ in range(3)]
-        self.assertEqual(self.factory.door.crowd.in_all, 0)
+        self.assertEqual((self.factory.door.crowd.in_all, len(self.factory.door.crowd)), (3, 0))
         for protocol, _ in waiting:
             protocol.dataReceived(V1 + build.init().encode())
         self.assertEqual([transport.disconnected for _, transport in waiting], [False, True, True])
@@ -235,9 +246,66 @@ class ProxyTests(Base):
             protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual((self.factory.door.crowd.in_all, self.proxied.waiting), (0, set()))
 
+    def test_those_without_a_header_are_no_more_than_all_connections_may_be(self) -> None:
+        """One too many is closed by Twisted at once; the line names the balancer, and what could be set."""
+        self.make_factory(max_connections=3)
+        camera, _ = self.connect(IPv4Address("TCP", "192.0.2.9", 1))
+        waiting = [self.connect()[0] for _ in range(2)]
+        for _ in range(4):
+            self.assertIsNone(self.proxied.buildProtocol(BALANCER))
+        self.assertEqual(
+            self.logged("limit.connections"),
+            [{"address": "10.0.0.5", "setting": "max-connections", "most": 3, "suppressed": 0}],
+        )
+        camera.connectionLost(Failure(ConnectionDone()))
+        waiting.append(self.connect()[0])
+        self.assertIsNone(self.proxied.buildProtocol(BALANCER))
+        for protocol in waiting:
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.factory.door.crowd.in_all, 0)
+
+    def test_one_whose_header_comes_has_a_place_already(self) -> None:
+        """It is not refused for having waited, is counted once, and no other process ever hears of a free place."""
+        self.make_factory(max_connections=3)
+        crowd, told = self.factory.door.crowd, []
+        crowd.tell = told.append
+        waiting = [self.connect() for _ in range(3)]
+        for number, (protocol, _) in enumerate(waiting):
+            protocol.dataReceived(V1.replace(b".7 ", b".%d " % number) + build.init().encode())
+        self.assertEqual([transport.disconnected for _, transport in waiting], [False] * 3)
+        self.assertEqual((crowd.in_all, set(told[3:]), self.logged("limit.connections")), (3, {3}, []))
+        for protocol, _ in waiting:
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((crowd.in_all, told[-1], self.factory.connections), (0, 0, set()))
+
+    def test_a_connection_that_waits_comes_once_and_goes_once(self) -> None:
+        """Whatever its end is; it counts until Twisted has closed it, as it has its descriptor until then."""
+        self.make_factory(max_connections_per_address=1)
+        held, _ = self.connect()
+        held.dataReceived(V1)
+        full = self.behind_balancers(Closed())
+        for said, most in ((b"", 2), (V1[:9], 2), (b"GET /", 2), (LOCAL, 2), (LOCAL + b"x", 2), (V1, 1)):
+            for factory in (self.proxied, full):
+                for end in (lambda: None, lambda: self.pass_time(10), self.proxied.stop):
+                    protocol, _ = self.connect(factory=factory)
+                    self.assertEqual(self.factory.door.crowd.in_all, 2)
+                    if said:
+                        protocol.dataReceived(said)
+                    end()
+                    self.assertLessEqual(self.factory.door.crowd.in_all, most)
+                    protocol.connectionLost(Failure(ConnectionDone()))
+                    self.assertEqual((self.factory.door.crowd.in_all, self.proxied.waiting), (1, set()))
+
+    def test_an_error_on_the_way_to_the_other_factory_leaves_nothing_counted(self) -> None:
+        """Twisted logs it, and ends the connection."""
+        protocol, _ = self.connect(factory=self.behind_balancers(Broken()))
+        self.assertRaises(ZeroDivisionError, protocol.dataReceived, V1)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((self.factory.door.crowd.in_all, self.proxied.waiting), (0, set()))
+
     def test_a_factory_that_takes_no_more_has_the_connection_closed(self) -> None:
         """As Twisted does when there is no protocol for a connection."""
-        protocol, transport = self.connect(factory=ProxyFactory(Closed(), NETWORKS, 10, self.clock))
+        protocol, transport = self.connect(factory=self.behind_balancers(Closed()))
         protocol.dataReceived(V1 + b"more")
         protocol.dataReceived(b"and more")
         self.assertTrue(transport.disconnecting)
