@@ -507,7 +507,7 @@ def test_a_connection_with_tls_is_aborted_by_its_owner(tmp_path: Path) -> None:
                 camera.say(b"\xff" * 4)
                 with pytest.raises(ConnectionResetError):  # no word of TLS, which takes its leave at a usual end
                     socket.socket.recv(camera.socket, 1)
-        assert len(gateway.events("peer.error")) == 12
+        eventually("all is logged", lambda: len(gateway.events("peer.error")) == 12)
 
 
 def test_a_fleet_with_tls_and_bad_links(tmp_path: Path) -> None:
