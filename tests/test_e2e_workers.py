@@ -494,6 +494,22 @@ def test_cameras_with_tls_are_served_by_their_owners(tmp_path: Path) -> None:
         checked(gateway)
 
 
+def test_a_connection_with_tls_is_aborted_by_its_owner(tmp_path: Path) -> None:
+    """Whichever process has the TLS: it does not wait for the device to take its leave, and reads no more of it."""
+    port = free_port()
+    options, _ = tls_options(tmp_path, port)
+    context = trusting(tmp_path)
+    with running_gateway(tmp_path, *options) as gateway:
+        for imei in (*devices_of(0, 6), *devices_of(1, 6)):
+            with HandCamera(port, Picture(b"", imei), context) as camera:
+                camera.say(init(imei=imei))
+                camera.hear(c.PathRequest)
+                camera.say(b"\xff" * 4)
+                with pytest.raises(ConnectionResetError):  # no word of TLS, which takes its leave at a usual end
+                    socket.socket.recv(camera.socket, 1)
+        eventually("all is logged", lambda: len(gateway.events("peer.error")) == 12)
+
+
 def test_a_fleet_with_tls_and_bad_links(tmp_path: Path) -> None:
     """More than a socket holds goes through the process with the TLS, and cuts and resets do, too."""
     port = free_port()

@@ -6,9 +6,11 @@ through the kernel, as it does between two.
 
 from __future__ import annotations
 
+import gc
 import select
 import shutil
 import socket
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,13 @@ from dsmgateway import commands as c
 from dsmgateway.factory import CameraFactory
 from dsmgateway.framing import FIRST_READ_BYTES
 from dsmgateway.limits import LINGER_S
+from dsmgateway.protocol import CameraProtocol
 from dsmgateway.settings import Settings
 from dsmgateway.workers.handing import Adopter, OtherProcesses
 from dsmgateway.workers.handover import Handover, parse
 from dsmgateway.workers.inbox import GIVE_UP_S, RETRY_S, Inbox, Outbox, inbox_pair
 from dsmgateway.workers.owners import owner_of
+from dsmgateway.workers.transports import OwnersEnd
 from tests import conftest as build
 from tests.hand_worker import HandWorker
 from tests.own_reactor import OwnReactor
@@ -40,6 +44,13 @@ from tests.own_reactor import OwnReactor
 def imei_of_owner(owner: int) -> int:
     """A device that belongs to one of two processes."""
     return next(imei for imei in range(build.IMEI, build.IMEI + 100) if owner_of(str(imei), 2) == owner)
+
+
+def reset(client: socket.socket) -> None:
+    """Leave without taking leave, if that is still to be done."""
+    if client.fileno() >= 0:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
 
 
 class Handing(SynchronousTestCase):
@@ -245,17 +256,48 @@ class Handing(SynchronousTestCase):
         self.assertEqual(self.logged("limit.connections")[0]["setting"], "max-connections")
 
     def test_a_peer_that_has_gone_is_no_trouble(self) -> None:
-        """By the time that the other process takes it."""
+        """By the time that the other process takes it: to that one it is any connection that was reset."""
         client = self.connect()
         client.send(build.init(imei=imei_of_owner(1)).encode())
-        here = self.factories[0]
+        here, there = self.factories
         self.reactor.spin_until(lambda: here.door.crowd.in_all)
         self.reactor.spin_until(lambda: here.door.crowd.in_all == 0)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.close()
+        reset(client)
         self.adopter.start()
-        self.reactor.spin_until(lambda: self.logged("handover.failed"))
-        self.assertEqual(self.factories[1].connections, set())
+        self.reactor.spin_until(lambda: self.logged("device.disconnected"))
+        self.assert_was_reset(there)
+
+    def test_a_peer_that_goes_while_it_is_taken_is_no_trouble(self) -> None:
+        """Not even where it goes as soon as somebody has asked who it is: a socket left open would be a warning."""
+        client, there = self.connect(), self.factories[1]
+        adopted, peer_of = there.adopted, socket.socket.getpeername
+
+        def told_as_it_goes(connection: socket.socket) -> Any:
+            name = peer_of(connection)
+            reset(client)
+            return name
+
+        def adopted_as_it_goes(peer: str, source: str) -> CameraProtocol | None:
+            protocol = adopted(peer, source)
+            assert protocol is not None
+            connected = protocol.makeConnection
+            self.patch(protocol, "makeConnection", lambda transport: (reset(client), connected(transport)))
+            self.patch(socket.socket, "getpeername", told_as_it_goes)
+            return protocol
+
+        self.patch(there, "adopted", adopted_as_it_goes)
+        self.adopter.start()
+        client.send(build.init(imei=imei_of_owner(1)).encode())
+        self.reactor.spin_until(lambda: self.logged("device.disconnected"))
+        self.assert_was_reset(there)
+
+    def assert_was_reset(self, factory: CameraFactory) -> None:
+        """Its only connection was, and the log says no more than that."""
+        gc.collect()
+        self.assertEqual((factory.connections, factory.door.crowd.in_all), (set(), 0))
+        (begun,), (ended,) = self.logged("device.connected"), self.logged("device.disconnected")
+        self.assertEqual((begun["peer"], begun["imei"]), (ended["peer"], str(imei_of_owner(1))))
+        self.assertEqual(self.logged("handover.failed"), [])
 
 
 class Boxes(SynchronousTestCase):
@@ -471,6 +513,36 @@ class Relays(SynchronousTestCase):
         late.func()
         self.assertEqual(self.secure.did[-1], "abort")
         self.assertEqual((self.others.relays, self.reactor.getDelayedCalls()), (set(), []))
+
+    def test_its_owners_abort_is_an_abort(self) -> None:
+        """At once, whether something was left unread or not; what was said just before is of no use any more."""
+        self.owner.send(b"RESUME")
+        OwnersEnd(self.owner, Protocol(), self.reactor).abortConnection()
+        self.reactor.spin_until(lambda: "abort" in self.secure.did)
+        self.assertNotIn("lose", self.secure.did)
+        self.assertEqual((self.others.relays, self.reactor.getDelayedCalls()), (set(), []))
+
+    def test_an_owners_usual_end_is_no_abort_though_it_has_not_read_all(self) -> None:
+        """An abort would take back what was said before."""
+        self.device_says(b"more")
+        self.reactor.spin_until(lambda: select.select([self.owner], [], [], 0)[0])
+        transport = OwnersEnd(self.owner, Protocol(), self.reactor)
+        transport.pauseProducing()
+        transport.write(b"REPEAT_INIT")
+        transport.loseConnection()
+        self.reactor.spin_until(lambda: "lose" in self.secure.did)
+        self.assertEqual(self.secure.did, [b"REPEAT_INIT", "lose"])
+
+    def test_what_its_owner_says_last_gets_through_where_a_write_finds_the_end(self) -> None:
+        """Which is before anybody has read it."""
+        (relay,) = self.others.relays
+        self.owner.send(b"REPEAT_INIT")
+        self.owner.close()
+        near = relay._inner.transport
+        near.stopReading()
+        self.device_says(b"more")
+        self.reactor.spin_until(lambda: near.disconnected)
+        self.assertEqual(self.secure.did, [b"REPEAT_INIT", "lose"])
 
     def test_a_stop_waits_for_what_is_on_its_way(self) -> None:
         """Its owner may still have an acknowledgement for it."""

@@ -23,7 +23,8 @@ from dsmgateway.quiet import Quiet
 from dsmgateway.workers.handover import Handover
 from dsmgateway.workers.inbox import Inbox, Outbox
 from dsmgateway.workers.owners import owner_of
-from dsmgateway.workers.relay import OnlyOne, Relay
+from dsmgateway.workers.relay import Relay
+from dsmgateway.workers.transports import Accepted, OwnersEnd
 
 txaio.use_twisted()
 
@@ -125,16 +126,12 @@ class Adopter:
         self._inbox.close()
 
     def _took(self, handover: Handover, connection: socket.socket) -> None:
-        with connection:  # the reactor makes a descriptor of its own
-            protocol = self._factory.adopted(handover.peer, handover.source)
-            if protocol is None:
-                return
-            try:
-                connection.getpeername()
-                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, OnlyOne(protocol))
-            except OSError as error:  # its peer has gone
-                self._failed(f"{handover.peer}: {error.strerror}")
-                return
+        protocol = self._factory.adopted(handover.peer, handover.source)
+        if protocol is None:
+            connection.close()
+            return
+        kind = OwnersEnd if connection.family == socket.AF_UNIX else Accepted
+        protocol.makeConnection(kind(connection, protocol, self._reactor))
         protocol.dataReceived(handover.said)
 
     def _failed(self, reason: str) -> None:

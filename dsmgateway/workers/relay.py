@@ -2,7 +2,8 @@
 
 The other process has one end of a pair of local sockets, and takes it for the connection. What the device sends is read
 no faster than that process takes it; what is sent to the device is little, and `dsmgateway.tls_peer` ends a device that
-does not read it. The end of either side is the end of the other. Knows nothing of what is said.
+does not read it. The end of either side is the end of the other, and the owner's abort is one for the device, too.
+Knows nothing of what is said.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dsmgateway.limits import LINGER_S
+from dsmgateway.workers.transports import RelaysEnd
 
 
 class Relay:
@@ -31,14 +32,8 @@ class Relay:
         self.gone: Deferred[None] = Deferred()
         self._secure, self._reactor, self._inner = secure, reactor, _Inner(self)
         own, self.other_end = socket.socketpair()
-        try:
-            with own:
-                own.setblocking(False)
-                reactor.adoptStreamConnection(own.fileno(), socket.AF_UNIX, OnlyOne(self._inner))
-        except OSError:
-            self.other_end.close()
-            raise
         self.other_end.setblocking(False)
+        self._inner.makeConnection(RelaysEnd(own, self._inner, reactor))
         self._inner.transport.registerProducer(_Source(secure), True)
         # Where TLS wraps a protocol, that is which one: it is told of what comes, and of the end.
         secure.wrappedProtocol = _Outer(self)
@@ -57,11 +52,15 @@ class Relay:
         self._inner.transport.loseConnection()
         self.gone.callback(None)
 
-    def process_gone(self, reason: Failure) -> None:
-        """The other process has ended its side: with all that it said, or by tearing it off."""
+    def process_gone(self, torn_off: bool) -> None:
+        """The other process has ended its side, or has torn it off: then nothing that it said matters any more.
+
+        In any other case the device may have something to hear that is still on its way to it, whatever the kernel
+        says of the pair: a reset is only that not all was read of what the device has said.
+        """
         if self.gone.called:
             return
-        if reason.check(ConnectionDone) is None:
+        if torn_off:
             self._secure.abortConnection()
             return
         self._secure.loseConnection()
@@ -99,7 +98,7 @@ class _Inner(Protocol):
         self._relay.from_process(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._relay.process_gone(reason)
+        self._relay.process_gone(self.transport.torn_off)
 
 
 @implementer(IPushProducer)
@@ -117,16 +116,3 @@ class _Source:
 
     def stopProducing(self) -> None:
         """The side that is written to has ended: the relay is told so itself."""
-
-
-class OnlyOne(Factory):
-    """A factory of one protocol that is there, for whoever wants a factory."""
-
-    noisy = False
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Give it to whoever asks."""
-        return self._protocol
