@@ -638,6 +638,17 @@ def test_a_day_of_a_device_is_counted_wherever_it_comes_in(tmp_path: Path) -> No
         assert len(gateway.media()) == 4
 
 
+def taken(port: int, picture: Picture) -> HandCamera | None:
+    """A camera whose file has begun; None as long as the room for it is not free."""
+    camera = HandCamera(port, picture)
+    try:
+        camera.begin()
+    except AssertionError:
+        camera.socket.close()
+        return None
+    return camera
+
+
 def test_a_full_disk_is_full_for_all(tmp_path: Path) -> None:
     """Room for one file is not given twice: what one process has reserved is not free for another."""
     one, other = (Picture(content(3_000_000), imei=devices_of(owner, 1)[0]) for owner in (0, 1))
@@ -646,8 +657,8 @@ def test_a_full_disk_is_full_for_all(tmp_path: Path) -> None:
         running_gateway(tmp_path, "--workers=2", "--min-free=4MiB", data=disk / "data") as gateway,
     ):
         for first, second in ((one, other), (other, one)):
-            with HandCamera(gateway.port, first) as camera:
-                camera.begin()
+            # What was parked last has given its room back once that is on the disk, a moment after the log says so.
+            with eventually("there is room", lambda first=first: taken(gateway.port, first)) as camera:
                 camera.say(*first.frames()[:100])
                 with HandCamera(gateway.port, second) as refused:
                     refused.say(init(imei=second.imei))
