@@ -110,7 +110,7 @@ def _print_table(rows: list[Device]) -> None:
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [_padded(cell, width, head) for cell, width, head in zip(line, widths, _HEADS, strict=True)]
-        cells[1] = click.style(cells[1], fg=_COLOURS.get(line[1]), bold=line[1] == BLOCKED)
+        cells[1] = click.style(cells[1], fg=_COLOURS.get(line[1]), bold=line[1] == BLOCKED or None)
         click.echo("  ".join(cells).rstrip())
 
 
